@@ -1,0 +1,1 @@
+"""What an artifact is: storage, fingerprint, manifest, leases, and the frame every stage worker runs in."""

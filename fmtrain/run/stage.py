@@ -1,0 +1,83 @@
+"""The file a worker is started with: `stage.json`, a stage's frozen slice, its inputs and where to work.
+
+The launching side writes it, a worker reads it; paths in it are relative to its folder, so that a store can be moved
+or carried to another machine as a whole.
+"""
+
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fmtrain.run.storage import read_json, write_json
+from fmtrain.schema.load import load
+
+FILE = "stage.json"
+T = TypeVar("T")
+
+
+@dataclass
+class Source:
+    """An input file: where it lies, its name in the fingerprint, its SHA-256."""
+
+    path: str
+    name: str
+    sha256: str
+
+
+@dataclass
+class Stage:
+    """What a worker is to make, from what, and where.
+
+    `out` holds the artifact's files while they are written; `result.json` beside it marks it whole.
+    """
+
+    stage: str  # the stage's name in the recipe: pretrain
+    kind: str  # the artifact's kind: model
+    name: str  # the artifact's name: pretrain
+    fingerprint: str
+    run: str
+    job: dict[str, Any]  # the frozen slice; decoded by `job_as`
+    inputs: dict[str, str]  # role -> folder of the artifact
+    refs: dict[str, str]  # role -> its NAME@vN
+    sources: list[Source]
+    work: str
+    resources: dict[str, Any] = field(default_factory=dict)  # ranks, tasks, executor
+    folder: Path = field(default=Path("."), compare=False)
+
+    def job_as(self, cls: type[T]) -> T:
+        """The frozen slice as a schema dataclass."""
+        return load(cls, self.job)
+
+    def input(self, role: str) -> Path:
+        return Path(self.inputs[role])
+
+    @property
+    def work_dir(self) -> Path:
+        return Path(self.work)
+
+    @property
+    def out(self) -> Path:
+        return Path(self.work) / "out"
+
+
+def write_stage(folder: Path, stage: Stage) -> None:
+    """Freeze `stage` into `folder/stage.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = asdict(stage)
+    del data["folder"]
+    rel = lambda p: os.path.relpath(p, folder)  # noqa: E731
+    data["inputs"] = {role: rel(p) for role, p in stage.inputs.items()}
+    data["sources"] = [{**s, "path": rel(s["path"])} for s in data["sources"]]
+    data["work"] = rel(stage.work)
+    write_json(folder / FILE, data)
+
+
+def read_stage(folder: Path) -> Stage:
+    folder = folder.resolve()
+    stage = read_json(folder / FILE)
+    join = lambda p: os.path.normpath(folder / p)  # noqa: E731
+    stage["inputs"] = {role: join(p) for role, p in stage["inputs"].items()}
+    stage["sources"] = [Source(**{**s, "path": join(s["path"])}) for s in stage["sources"]]
+    stage["work"] = join(stage["work"])
+    return Stage(**stage, folder=folder)

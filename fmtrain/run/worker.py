@@ -1,0 +1,146 @@
+"""The frame every stage worker runs in: `python -m fmtrain.train STAGE_DIR` and its like.
+
+It dies with its parent, holds the work folder's lock, turns exceptions into exit codes and `error.json`, and writes
+`result.json` last. Only the first rank writes; RANK and WORLD_SIZE come from the launcher.
+"""
+
+import ctypes
+import fcntl
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from fmtrain.errors import ExitCode, FmtrainError, StoreError
+from fmtrain.run.stage import Stage, read_stage
+from fmtrain.run.storage import disk_errors, fresh_dir, fsync_tree, write_json, write_text
+
+LOCK_WAIT = 20.0  # seconds; a killed run's last worker is gone well within this
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass
+class Result:
+    """What a stage says of its output. Counts are integers, metrics floats; numerics say what bits depend on."""
+
+    counts: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    numerics: dict[str, Any] = field(default_factory=dict)
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def die_with_parent(parent: int | None = None) -> None:
+    """Ask the kernel to kill this process when its parent dies (Linux); `parent` is the pid that must still be there."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if parent is not None and os.getppid() != parent:
+            os._exit(ExitCode.INTERRUPTED)
+
+
+class Progress:
+    """How far the stage is, in `progress.json`, at most twice a second. Only rank 0 writes."""
+
+    def __init__(self, stage: Stage, unit: str, total: int | None = None) -> None:
+        self.path = stage.folder / "progress.json"
+        self.unit, self.total = unit, total
+        self.start, self.last, self.first = time.monotonic(), 0.0, 0
+
+    def begin(self, done: int) -> None:
+        """Where the work goes on from: what an earlier attempt did does not count in the rate."""
+        self.first, self.start = done, time.monotonic()
+
+    def update(self, done: int, *, force: bool = False, **extra: float) -> None:
+        now = time.monotonic()
+        if rank() != 0 or (now - self.last < 0.5 and not force):
+            return
+        self.last = now
+        rate = (done - self.first) / max(now - self.start, 1e-9)
+        left = (self.total - done) / rate if self.total is not None and rate > 0 else None
+        state = {"done": done, "total": self.total, "unit": self.unit, "rate": rate, "seconds_left": left, **extra}
+        write_text(self.path, json.dumps(state))
+
+
+def main(run: Callable[[Stage], Result], argv: list[str] | None = None) -> None:
+    """Run one stage worker and leave the process with its exit code."""
+    args = sys.argv[1:] if argv is None else argv
+    if len(args) != 1:
+        print("usage: python -m MODULE STAGE_DIR (a folder with stage.json, written by `fmtrain run`)", file=sys.stderr)
+        os._exit(ExitCode.CONFIG)
+    die_with_parent()
+    folder = Path(args[0])
+    code = ExitCode.INTERNAL
+    try:
+        stage = read_stage(folder)
+        with disk_errors(stage.work_dir):
+            _run(run, stage)
+        code = ExitCode.DONE
+    except FmtrainError as e:
+        code = ExitCode(e.exit_code)
+        _report(folder, code, str(e), traceback.format_exc() if e.__cause__ else "")
+    except KeyboardInterrupt:
+        code = ExitCode.INTERRUPTED
+    except BaseException as e:
+        code = ExitCode.STAGE_FAILED
+        _report(folder, code, f"{type(e).__name__}: {e}", traceback.format_exc())
+    _leave(code)
+
+
+def _run(run: Callable[[Stage], Result], stage: Stage) -> None:
+    if rank() != 0:
+        run(stage)
+        return
+    stage.work_dir.mkdir(parents=True, exist_ok=True)
+    lock = _lock(stage.work_dir / "worker.lock")
+    begun = time.time()
+    fresh_dir(stage.out)
+    result = run(stage)
+    fsync_tree(stage.out)
+    write_json(stage.work_dir / "result.json", {**asdict(result), "seconds": round(time.time() - begun, 3)})
+    lock.close()
+
+
+def _lock(path: Path) -> IO[str]:
+    """Wait for a killed run's worker to be gone; two workers never write one folder."""
+    f = open(path, "w")  # noqa: SIM115 - held until the process ends
+    deadline = time.monotonic() + LOCK_WAIT
+    while True:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return f
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise StoreError(f"{path.parent} is being written by another process; end it first") from None
+            time.sleep(0.1)
+
+
+def _report(folder: Path, code: int, message: str, trace: str) -> None:
+    """Say why on stderr and in error.json; on a full disk neither may work, and the exit code still tells."""
+    try:
+        print(f"{trace}error: {message}", file=sys.stderr, flush=True)
+        if rank() == 0 or not (folder / "error.json").exists():
+            write_json(folder / "error.json", {"exit_code": int(code), "message": message, "rank": rank()})
+    except OSError:
+        pass
+
+
+def _leave(code: int) -> None:
+    """Leave at once: no atexit hook of a library, no thread that hangs, changes the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            pass
+    os._exit(code)

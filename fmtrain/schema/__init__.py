@@ -1,0 +1,1 @@
+"""Every config dataclass: plain, importable without torch, hydra or omegaconf. Registration with Hydra is launch's."""

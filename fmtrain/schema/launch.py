@@ -1,0 +1,51 @@
+"""Config of where a run takes place; never part of an artifact's identity."""
+
+from dataclasses import dataclass
+
+from fmtrain.schema.fields import MISSING, items
+
+
+@dataclass
+class Launch:
+    """A backend; `ranks=auto` is one a GPU over NCCL, two over gloo where there is none."""
+
+    name: str = MISSING
+    ranks: str = "auto"
+    cpus_per_rank: int = 1
+
+
+@dataclass
+class Inline(Launch):
+    """No Ray: corpus tasks in one process, ranks under torchrun. For debuggers and bare GPU machines."""
+
+    name: str = "inline"
+
+
+@dataclass
+class LocalRay(Launch):
+    """A Ray on this machine, on loopback; `auth` is Ray's auth mode, disabled or token."""
+
+    name: str = "local"
+    auth: str = "disabled"
+    dashboard: bool = True
+    num_cpus: int | None = None
+    object_store_mb: int = 200
+
+
+@dataclass
+class Slurm(Launch):
+    """A Slurm job that brings up Ray over its nodes and runs the same command in it."""
+
+    name: str = "slurm"
+    nodes: int = 1
+    gpus_per_node: int = 0
+    cpus_per_task: int = 4
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    time: str = "01:00:00"
+    constraint: str | None = None
+    setup: str = ""  # shell lines run first in the job, e.g. 'module load cuda'
+    sbatch_extra: list[str] = items()  # further #SBATCH options, e.g. '--exclusive'
+    dry_run: bool = False
+    max_restarts: int = 3

@@ -1,0 +1,54 @@
+"""The whole configuration of a run, and the table of the options behind each polymorphic field."""
+
+from dataclasses import dataclass, field
+
+from fmtrain.schema import corpus as c
+from fmtrain.schema import evaluation as e
+from fmtrain.schema import launch as l
+from fmtrain.schema import training as t
+from fmtrain.schema.fields import MISSING
+
+
+@dataclass
+class Stages:
+    """One optional field a stage, in the order they run; None leaves the stage out."""
+
+    corpus: c.CorpusStage | None = None
+    tokenizer: c.TokenizerStage | None = None
+    tokens: c.TokensStage | None = None
+    examples: c.ExamplesStage | None = None
+    pretrain: t.TrainStage | None = None
+    sft: t.TrainStage | None = None
+    reference: e.ReferenceStage | None = None
+    dpo: t.TrainStage | None = None
+    evaluate: e.EvaluateStage | None = None
+    publish: e.PublishStage | None = None
+
+
+@dataclass
+class Root:
+    recipe: str = MISSING
+    store: str = "./store"
+    seed: int = 1
+    data: c.Data = field(default_factory=c.Data)
+    filter: c.Filter = field(default_factory=c.Filter)
+    dedup: c.Dedup = field(default_factory=c.Dedup)
+    tokenizer: c.Tokenizer = field(default_factory=c.Tokenizer)
+    model: t.Model = field(default_factory=t.Model)
+    checkpoint: t.Checkpoint = field(default_factory=t.Checkpoint)
+    launch: l.Launch = field(default_factory=l.Launch)
+    stages: Stages = field(default_factory=Stages)
+
+
+# base class -> name -> the class whose fields that name has. The names are the Hydra options' `name` values.
+KINDS: dict[type, dict[str, type]] = {
+    c.Data: {"stdlib": c.Stdlib, "local": c.Local, "rows": c.Rows},
+    c.Filter: {"none": c.NoFilter, "code": c.CodeFilter, "gopher": c.GopherFilter},
+    c.Dedup: {"none": c.NoDedup, "exact": c.ExactDedup, "minhash": c.MinhashDedup},
+    c.Tokenizer: {"bpe": c.Bpe},
+    t.Model: {"llama": t.Llama, "bert": t.Bert, "hf": t.HuggingFace},
+    t.Objective: {"clm": t.Clm, "mlm": t.Mlm, "sft": t.Sft, "dpo": t.Dpo},
+    t.Optim: {"adamw": t.AdamW},
+    t.Schedule: {"cosine": t.Cosine, "constant": t.Constant},
+    l.Launch: {"inline": l.Inline, "local": l.LocalRay, "slurm": l.Slurm},
+}
