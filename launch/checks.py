@@ -1,0 +1,82 @@
+"""What two fields together must satisfy; each message names both fields and the mend."""
+
+from fmtrain.errors import ConfigError
+from fmtrain.schema.root import Root
+from fmtrain.schema.training import Clm, Cosine, Dpo, HuggingFace, Llama, Bert, Mlm, Model, TrainStage, Sft
+
+TRAINING = ("pretrain", "sft", "dpo")
+
+
+def check(root: Root) -> None:
+    """Raise ConfigError for the first contradiction."""
+    if not any(getattr(root.stages, name) for name in vars(root.stages)):
+        raise ConfigError("stages: no stage is left to run; choose a recipe, e.g. recipe=quickstart")
+    for name in TRAINING:
+        stage = getattr(root.stages, name)
+        if stage is not None:
+            _training(root, name, stage)
+    if root.launch.ranks != "auto" and not (root.launch.ranks.isdigit() and int(root.launch.ranks) > 0):
+        raise ConfigError(f"launch.ranks={root.launch.ranks}: expected auto or a number of ranks, e.g. launch.ranks=2")
+    if root.data.heldout_modulus < 2:
+        raise ConfigError(f"data.heldout_modulus={root.data.heldout_modulus}: expected 2 or more; one part in it is held out")
+
+
+def _training(root: Root, name: str, stage: TrainStage) -> None:
+    at = f"stages.{name}"
+    if (stage.steps is None) == (stage.epochs is None):
+        raise ConfigError(f"{at}.steps={stage.steps} and {at}.epochs={stage.epochs}: set exactly one, the other null")
+    for field in ("steps", "epochs", "sequence_length", "global_batch_size", "micro_batch_size", "max_rows"):
+        value = getattr(stage, field)
+        if value is not None and value <= 0:
+            raise ConfigError(f"{at}.{field}={value}: expected a number above 0")
+    if stage.global_batch_size % stage.micro_batch_size:
+        raise ConfigError(
+            f"{at}.global_batch_size={stage.global_batch_size} is not a multiple of "
+            f"{at}.micro_batch_size={stage.micro_batch_size}; change one of them (the batch that a step sees is "
+            "global_batch_size; micro_batch_size is what one rank holds at a time)"
+        )
+    if stage.precision not in ("fp32", "bf16"):
+        raise ConfigError(f"{at}.precision={stage.precision}: expected fp32 or bf16")
+    if stage.zero.stage not in (0, 1, 2, 3):
+        raise ConfigError(f"{at}.zero.stage={stage.zero.stage}: expected 0, 1, 2 or 3")
+    if stage.precision == "bf16" and stage.zero.stage == 0:
+        raise ConfigError(f"{at}.precision=bf16 needs {at}.zero.stage of 1 or more; set {at}.zero.stage=1")
+    if stage.packing not in ("none", "concat"):
+        raise ConfigError(f"{at}.packing={stage.packing}: expected none or concat")
+    pretraining = isinstance(stage.objective, (Clm, Mlm))
+    if pretraining != (stage.packing == "concat"):
+        want = "concat" if pretraining else "none"
+        raise ConfigError(f"{at}.objective={stage.objective.name} needs {at}.packing={want}, not {stage.packing}")
+    if stage.steps is not None and isinstance(stage.schedule, Cosine) and stage.schedule.warmup_steps >= stage.steps:
+        raise ConfigError(
+            f"{at}.schedule.warmup_steps={stage.schedule.warmup_steps} is not below {at}.steps={stage.steps}; "
+            f"e.g. {at}.schedule.warmup_steps={max(0, stage.steps // 10)}"
+        )
+    if isinstance(stage.objective, Dpo) and stage.objective.beta <= 0:
+        raise ConfigError(f"{at}.objective.beta={stage.objective.beta}: expected above 0, e.g. 0.1")
+    _model(root, name, stage)
+
+
+def _model(root: Root, name: str, stage: TrainStage) -> None:
+    """The model's family fits the objective, and the sequence fits the model."""
+    at = f"stages.{name}"
+    first = next(n for n in TRAINING if getattr(root.stages, n) is not None)
+    model: Model = stage.model or root.model
+    if stage.model is not None and name != first:
+        raise ConfigError(f"{at}.model: this stage starts from the model of stages.{first}; set {at}.model=null")
+    if name == first:
+        if isinstance(model, Bert) != isinstance(stage.objective, Mlm) and not isinstance(model, HuggingFace):
+            raise ConfigError(f"model={model.name} cannot learn {at}.objective={stage.objective.name}; bert goes with mlm")
+        if isinstance(stage.objective, (Sft, Dpo)) and not isinstance(model, HuggingFace):
+            raise ConfigError(f"{at} starts from random weights (model={model.name}); give one: model=hf model.path=DIR")
+    if isinstance(model, (Llama, Bert)):
+        if stage.sequence_length > model.max_position_embeddings:
+            raise ConfigError(
+                f"{at}.sequence_length={stage.sequence_length} is above "
+                f"model.max_position_embeddings={model.max_position_embeddings}; change one of them"
+            )
+        if model.hidden_size % model.num_attention_heads:
+            raise ConfigError(
+                f"model.hidden_size={model.hidden_size} is not a multiple of "
+                f"model.num_attention_heads={model.num_attention_heads}; change one of them"
+            )
