@@ -42,12 +42,22 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def die_with_parent(parent: int | None = None) -> None:
-    """Ask the kernel to kill this process when its parent dies (Linux); `parent` is the pid that must still be there."""
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies (Linux), and leave where it has died already."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if parent is not None and os.getppid() != parent:
+        if os.getppid() == 1 and os.environ.get("FMTRAIN_PARENT", "1") != "1":
             os._exit(ExitCode.INTERRUPTED)
+
+
+def log_to_file() -> None:
+    """With FMTRAIN_LOG_DIR, everything this process and its libraries print goes to `rank<N>.log` there."""
+    if folder := os.environ.get("FMTRAIN_LOG_DIR"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        fd = os.open(Path(folder, f"rank{rank()}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(fd, 1)
+        os.dup2(fd, 2)
+        os.close(fd)
 
 
 class Progress:
@@ -83,6 +93,8 @@ def main(run: Callable[[Stage], Result], argv: list[str] | None = None) -> None:
     folder = Path(args[0])
     code = ExitCode.INTERNAL
     try:
+        with disk_errors(folder):
+            log_to_file()
         stage = read_stage(folder)
         with disk_errors(stage.work_dir):
             _run(run, stage)
@@ -130,7 +142,7 @@ def _report(folder: Path, code: int, message: str, trace: str) -> None:
     """Say why on stderr and in error.json; on a full disk neither may work, and the exit code still tells."""
     try:
         print(f"{trace}error: {message}", file=sys.stderr, flush=True)
-        if rank() == 0 or not (folder / "error.json").exists():
+        if not (folder / "error.json").exists():  # the first to fail is the cause; the others fail because of it
             write_json(folder / "error.json", {"exit_code": int(code), "message": message, "rank": rank()})
     except OSError:
         pass

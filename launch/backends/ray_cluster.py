@@ -1,0 +1,223 @@
+"""Ray: on this machine or over a Slurm job's nodes. A command's ranks are one plain named actor each.
+
+An actor supervises one process of the command; it holds no state. When the driver dies, so does a Ray that it started
+(the kernel kills Ray's processes with it), and with an actor's process the one that it supervises.
+"""
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fmtrain.errors import ConfigError
+from fmtrain.schema.launch import LocalRay, Slurm
+from launch.backends import Command, worker_env
+
+PLACEMENT_WAIT = 60.0  # seconds for the cluster to find room for every rank
+_LOST = 4  # exit code of a rank whose actor died
+
+
+@contextlib.contextmanager
+def connect(config: LocalRay | Slurm, run: str) -> Iterator[str]:
+    """Connect to the Ray at RAY_ADDRESS, or start one here for the block; the address is handed on."""
+    os.environ.update(
+        RAY_USAGE_STATS_ENABLED="0",
+        RAY_DEDUP_LOGS="0",
+        RAY_DISABLE_IMPORT_WARNING="1",
+        RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
+    )
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning", "namespace": run}
+    if os.environ.get("RAY_ADDRESS"):
+        options["address"] = os.environ["RAY_ADDRESS"]
+    elif isinstance(config, LocalRay):
+        options |= _start_options(config)
+    else:
+        raise ConfigError("launch=slurm runs on the Ray of its job, and RAY_ADDRESS is not set; submit with `fmtrain run`")
+    import ray
+
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    ray.init(**options)
+    for number, handler in handlers.items():  # Ray installs its own
+        signal.signal(number, handler)
+    try:
+        yield ray.get_runtime_context().gcs_address
+    finally:
+        ray.shutdown()
+
+
+def _start_options(config: LocalRay) -> dict[str, Any]:
+    """A Ray of our own: loopback only, auth mode said in so many words, small object store."""
+    if config.auth not in ("disabled", "token"):
+        raise ConfigError(f"launch.auth={config.auth}: expected disabled or token")
+    os.environ["RAY_AUTH_MODE"] = config.auth
+    if config.auth == "token":
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_urlsafe(32))
+    return {
+        "address": "local",
+        "num_cpus": config.num_cpus or max(2, os.cpu_count() or 1),
+        "object_store_memory": config.object_store_mb * 1_000_000,
+        "include_dashboard": config.dashboard,
+        "dashboard_host": "127.0.0.1",
+        "_node_ip_address": "127.0.0.1",
+    }
+
+
+class Rank:
+    """The actor behind one rank: says where it is, runs the process, passes on the wish to stop."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def where(self) -> tuple[str, str, int]:
+        """(node id, address, a free port on it)."""
+        import ray
+
+        address = ray.util.get_node_ip_address()
+        with socket.socket() as probe:
+            probe.bind((address, 0))
+            return ray.get_runtime_context().get_node_id(), address, int(probe.getsockname()[1])
+
+    def run(self, argv: list[str], env: dict[str, str], log: str) -> int:
+        """The process's exit code. It inherits this node's environment under the command's."""
+        Path(log).parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "ab") as out:
+            self.process = subprocess.Popen(
+                argv,
+                env={**os.environ, **env, "FMTRAIN_PARENT": str(os.getpid())},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+            )
+        return self.process.wait()
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+
+
+class RayJob:
+    """The actors of one command and the futures of their exit codes."""
+
+    def __init__(self, command: Command, run: str) -> None:
+        import ray
+
+        self.ray = ray
+        self.actors: list[Any] = []
+        self.group: Any = None
+        try:
+            self._start(command, run)
+        except BaseException:
+            self._kill()
+            raise
+
+    def _start(self, command: Command, run: str) -> None:
+        ray = self.ray
+        bundle = {"CPU": 0.001 if command.pool else float(command.cpus), **({"GPU": float(command.gpus)} if command.gpus else {})}
+        self.group = ray.util.placement_group([bundle] * command.ranks, strategy="SPREAD")
+        if not self.group.wait(PLACEMENT_WAIT):
+            have = {k: v for k, v in ray.cluster_resources().items() if k in ("CPU", "GPU")}
+            raise ConfigError(
+                f"{command.name}: {command.ranks} ranks of {bundle} find no room in this Ray, which has {have}; "
+                "lower launch.ranks or launch.cpus_per_rank"
+            )
+        strategy = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy
+        for rank in range(command.ranks):
+            actor = ray.remote(Rank).options(
+                name=f"{command.name}-rank{rank}-{secrets.token_hex(2)}",
+                num_cpus=bundle["CPU"],
+                num_gpus=bundle.get("GPU", 0),
+                max_concurrency=2,
+                scheduling_strategy=strategy(self.group, placement_group_bundle_index=rank),
+            )
+            self.actors.append(actor.remote())
+        placed = ray.get([a.where.remote() for a in self.actors], timeout=PLACEMENT_WAIT)
+        order = sorted(range(command.ranks), key=lambda i: (placed[i][1], placed[i][0], i))
+        self.actors = [self.actors[i] for i in order]
+        envs = rank_envs([placed[i] for i in order])
+        # a node keeps its own environment (Ray's, Slurm's); the command adds to it
+        base = {k: v for k, v in worker_env(command).items() if k not in os.environ or k in ("OMP_NUM_THREADS", "PATH", *command.env)}
+        base["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+        log = str(command.log_dir / "launcher.log")
+        self.futures = [a.run.remote(command.argv, {**base, **env}, log) for a, env in zip(self.actors, envs, strict=True)]
+
+    def wait(self, timeout: float) -> int | None:
+        """One rank that fails ends the command: the others are stopped and killed."""
+        done, waiting = self.ray.wait(self.futures, num_returns=len(self.futures), timeout=timeout)
+        codes = [self._code(future) for future in done]
+        bad = next((c for c in codes if c != 0), None)
+        if bad is not None:
+            if waiting:
+                self.stop(5.0)
+            self._kill()
+            return bad
+        if waiting:
+            return None
+        self._kill()
+        return 0
+
+    def stop(self, grace: float) -> None:
+        for actor in self.actors:
+            actor.stop.remote()
+        self.ray.wait(self.futures, num_returns=len(self.futures), timeout=grace)
+        self._kill()
+
+    def _code(self, future: Any) -> int:
+        try:
+            return int(self.ray.get(future))
+        except self.ray.exceptions.RayActorError:
+            return _LOST
+
+    def _kill(self) -> None:
+        for actor in self.actors:
+            self.ray.kill(actor)
+        if self.group is not None:
+            self.ray.util.remove_placement_group(self.group)
+        self.actors, self.group = [], None
+
+
+def rank_envs(placed: list[tuple[str, str, int]]) -> list[dict[str, str]]:
+    """torch's variables for each rank, from where the actors report to be: ranks of one node stand together."""
+    nodes: list[str] = []
+    local: list[int] = []
+    for node, _, _ in placed:
+        local.append(sum(n == node for n in nodes))
+        nodes.append(node)
+    if len(placed) == 1:
+        return [{}]
+    return [
+        {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(local[rank]),
+            "WORLD_SIZE": str(len(placed)),
+            "LOCAL_WORLD_SIZE": str(nodes.count(node)),
+            "MASTER_ADDR": placed[0][1],
+            "MASTER_PORT": str(placed[0][2]),
+        }
+        for rank, (node, _, _) in enumerate(placed)
+    ]
+
+
+class RayBackend:
+    executor = "ray"
+
+    def __init__(self, address: str, run: str) -> None:
+        import ray
+
+        self.run = run
+        resources = ray.cluster_resources()
+        self.cpus, self.gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
+        nodes = sum(bool(n["Alive"]) for n in ray.nodes())
+        self.notes = [f"Ray at {address}: {nodes} node(s), {self.cpus} CPUs, {self.gpus} GPUs"]
+        dashboard = ray._private.worker.global_worker.node.webui_url if ray._private.worker.global_worker.node else ""
+        if dashboard:
+            self.notes.append(f"dashboard http://{dashboard}")
+
+    def submit(self, command: Command) -> RayJob:
+        return RayJob(command, self.run)
+
+

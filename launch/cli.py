@@ -1,0 +1,200 @@
+"""The command line: fmtrain run | plan | status | logs | models | generate | doctor. Hydra overrides follow the verb.
+
+Answers --help, plan and a rejected configuration without importing torch, ray, deepspeed or datatrove.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from fmtrain.errors import ExitCode, FmtrainError
+from fmtrain.run.manifest import Artifact
+from fmtrain.run.storage import disk_errors
+from fmtrain.run.store import Store
+from launch.terminal import table
+
+_OVERRIDES = "Hydra overrides, e.g. recipe=quickstart stages.dpo.objective.beta=0.2 objective@stages.dpo.objective=dpo"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse, dispatch, and turn every failure into one message and its exit code."""
+    parser = _parser()
+    args, unknown = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
+    if unknown:
+        if hasattr(args, "overrides") and not any(u.startswith("-") for u in unknown):
+            args.overrides += unknown
+        else:
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    try:
+        code = int(args.function(args))
+        sys.stdout.flush()
+        return code
+    except FmtrainError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return int(e.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return int(ExitCode.DONE)
+    except KeyboardInterrupt:
+        return int(ExitCode.INTERRUPTED)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fmtrain", description="From raw text to an aligned, versioned model.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, function: object, text: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=text, description=text)
+        sub.set_defaults(function=function)
+        return sub
+
+    run = verb("run", _run, "make every stage that is not made yet")
+    run.add_argument("overrides", nargs="*", help=_OVERRIDES)
+    run.add_argument("--wait", action="store_true", help="launch=slurm: follow the job and return its exit code")
+    plan = verb("plan", _plan, "show what run would do: reuse, run or resume, why, and how long")
+    plan.add_argument("overrides", nargs="*", help=_OVERRIDES)
+    status = verb("status", _status, "the runs of a store and how far they are")
+    status.add_argument("run", nargs="?", help="a run's id, or the start of one; without it the latest runs")
+    logs = verb("logs", _logs, "the log of a stage")
+    logs.add_argument("run", nargs="?", help="a run's id; without it the latest")
+    logs.add_argument("stage", nargs="?", help="a stage; without it the last that ran")
+    logs.add_argument("--rank", type=int, default=0)
+    logs.add_argument("-f", "--follow", action="store_true", help="go on printing as the log grows")
+    models = verb("models", _models, "the models of a store, published and trained")
+    generate = verb("generate", _generate, "let a model write: fmtrain generate quickstart@v1 'def add(a, b):'")
+    generate.add_argument("model", help="NAME or NAME@vN, or a Hugging Face folder")
+    generate.add_argument("prompt")
+    generate.add_argument("--max-new-tokens", type=int, default=128)
+    generate.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    generate.add_argument("--seed", type=int, default=1)
+    generate.add_argument("--raw", action="store_true", help="continue the text itself, without the chat template")
+    doctor = verb("doctor", _doctor, "check this machine: packages, processors, disk, Ray, Slurm")
+    for sub in (status, logs, models, generate, doctor):
+        sub.add_argument("--store", default=os.environ.get("FMTRAIN_STORE", "./store"), help="default ./store or FMTRAIN_STORE")
+    for sub in (status, models):
+        sub.add_argument("--json", action="store_true", help="machine-readable")
+    return parser
+
+
+def _run(args: argparse.Namespace) -> int:
+    from fmtrain.schema.launch import Slurm
+    from launch import driver
+    from launch.compose import compose
+    from launch.graph import build
+    from launch.plan import plan
+
+    root = compose(args.overrides)
+    store = Store(Path(root.store).absolute())
+    inside_job = "FMTRAIN_JOB" in os.environ
+    if isinstance(root.launch, Slurm) and root.launch.dry_run and not inside_job:
+        return _slurm(root.launch, store, args)
+    with disk_errors(store.root):
+        store.prepare()
+        graph = build(root)
+        steps = plan(graph, store)
+    if isinstance(root.launch, Slurm) and not inside_job:
+        return _slurm(root.launch, store, args)
+    run_id = os.environ.get("FMTRAIN_RUN") if inside_job else None
+    run_id = run_id or driver.new_run_id()
+    print(f"run {run_id}  recipe={root.recipe} launch={root.launch.name}  store {store.root}")
+    for line in graph.left_out:
+        print(f"  {line}")
+    return driver.run(root, steps, store, run_id, args.overrides)
+
+
+def _slurm(config: object, store: Store, args: argparse.Namespace) -> int:
+    from fmtrain.schema.launch import Slurm
+    from launch import driver
+    from launch.backends import slurm
+
+    assert isinstance(config, Slurm)
+    run_id = driver.new_run_id()
+    folder = store.run_dir(run_id)
+    words = [sys.executable, "-m", "launch.cli", "run", *args.overrides]
+    if config.dry_run:
+        print(slurm.render(config, folder, words), end="")
+        return 0
+    folder.mkdir(parents=True)
+    job = slurm.submit(config, folder, words)
+    print(f"job {job}  run {run_id}")
+    print(f"  output  {folder / f'slurm-{job}.out'}")
+    print(f"  follow  fmtrain status {run_id} --store {store.root}")
+    return slurm.wait(job, folder / f"slurm-{job}.out") if args.wait else 0
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from launch.compose import compose
+    from launch.graph import build
+    from launch.plan import plan
+    from launch.summary import plan_table
+
+    root = compose(args.overrides)
+    graph = build(root)
+    print(plan_table(plan(graph, Store(Path(root.store).absolute()))))
+    for line in graph.left_out:
+        print(line)
+    return 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    from launch import status
+
+    store = Store(Path(args.store).absolute())
+    found = status.runs(store, args.run)
+    print(json.dumps(found, indent=1) if args.json else status.show(found, store, detailed=args.run is not None))
+    return 0
+
+
+def _logs(args: argparse.Namespace) -> int:
+    from launch import status
+
+    return status.logs(Store(Path(args.store).absolute()), args.run, args.stage, args.rank, args.follow)
+
+
+def _models(args: argparse.Namespace) -> int:
+    store = Store(Path(args.store).absolute())
+    found = [a for kind in ("published", "model") for a in store.artifacts(kind)]
+    if args.json:
+        print(json.dumps([_model_row(a) for a in found], indent=1))
+    elif not found:
+        print(f"no models in {store.root} yet; make one: fmtrain run recipe=quickstart")
+    else:
+        rows = [("model", "kind", "made", "from", "folder")]
+        for a in found:
+            parent = a.manifest.parents.get("model", {}).get("ref", "random weights")
+            rows.append((a.ref, a.manifest.kind, a.manifest.created[:16], parent, os.path.relpath(a.path)))
+        print(table(rows))
+    return 0
+
+
+def _model_row(artifact: Artifact) -> dict[str, object]:
+    m = artifact.manifest
+    return {
+        "ref": artifact.ref, "kind": m.kind, "created": m.created, "path": str(artifact.path),
+        "fingerprint": m.fingerprint, "parents": m.parents, "metrics": m.metrics, "counts": m.counts,
+    }  # fmt: skip
+
+
+def _generate(args: argparse.Namespace) -> int:
+    """The model writes in a process of its own: this one never imports torch."""
+    folder = Path(args.model)
+    if not (folder / "config.json").is_file():
+        folder = Store(Path(args.store).absolute()).get(args.model, "published", "model").path
+    options = [f"--max-new-tokens={args.max_new_tokens}", f"--temperature={args.temperature}", f"--seed={args.seed}"]
+    command = [sys.executable, "-m", "fmtrain.generate", str(folder), args.prompt, *options, *(["--raw"] if args.raw else [])]
+    return subprocess.run(command).returncode
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from launch.doctor import check
+
+    return check(Path(args.store).absolute())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+
+

@@ -1,0 +1,317 @@
+"""One run: its folder, its stages one after the other, each made by a worker and committed here.
+
+State lives on disk: this process may die at any time, and the same command goes on from what is committed and from
+what lies in work/. Knows plan, store and backend; knows nothing of Hydra and nothing of what a stage does.
+"""
+
+import datetime
+import json
+import os
+import secrets
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from fmtrain.errors import ConfigError, ExitCode, FmtrainError, InputError, Requeue, StageFailed, StoreError
+from fmtrain.run import lease
+from fmtrain.run.manifest import Artifact, Manifest, verify
+from fmtrain.run.stage import Stage, write_stage
+from fmtrain.run.storage import disk_errors, read_json, write_json
+from fmtrain.run.store import Store
+from fmtrain.schema.load import dump
+from fmtrain.schema.root import Root
+from fmtrain.schema.training import TrainJob
+from launch import provenance
+from launch.backends import Backend, Command, Job, open_backend
+from launch.graph import Folder
+from launch.plan import Step
+from launch.terminal import Live, duration
+
+GRACE = 8.0  # seconds that a worker has to save when asked to stop
+TAIL = 20  # log lines shown of a failed stage
+
+
+def new_run_id() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
+
+
+class Stopped(Exception):
+    """A signal asked this run to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class Signals:
+    """Remembers SIGINT, SIGTERM and SIGUSR1; the driver looks at it between two polls."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._remember)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.number = self.number or number
+
+    def check(self) -> None:
+        if self.number is not None:
+            raise Stopped(self.number)
+
+
+class Run:
+    """The folder `runs/<id>/` of one run and what is recorded there."""
+
+    def __init__(self, store: Store, run: str, root: Root, overrides: list[str]) -> None:
+        self.store, self.id, self.root = store, run, root
+        self.folder = store.run_dir(run)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.state: dict[str, Any] = {
+            **lease.owner(run),
+            "recipe": root.recipe,
+            "overrides": overrides,
+            "launch": root.launch.name,
+            "state": "running",
+            "stage": None,
+            "begun": _now(),
+            "notes": [],
+        }
+
+    def record(self, steps: list[Step]) -> None:
+        write_json(self.folder / "config.json", dump(self.root))
+        plan = [{"stage": s.node.stage, "action": s.action, "reason": s.reason, "fingerprint": s.fingerprint} for s in steps]
+        write_json(self.folder / "plan.json", plan)
+        self.update()
+
+    def update(self, **changes: Any) -> None:
+        self.state.update(changes)
+        write_json(self.folder / "run.json", self.state)
+
+    def event(self, name: str, **data: Any) -> None:
+        line = json.dumps({"time": _now(), "event": name, **data})
+        with open(self.folder / "events.jsonl", "a", encoding="utf-8") as f:
+            f.write(line + "\n")
+
+
+class Driver:
+    """Makes the stages of one run."""
+
+    def __init__(self, run: Run, steps: list[Step], signals: Signals) -> None:
+        self.run, self.store, self.steps, self.signals = run, run.store, steps, signals
+        self.made: dict[str, Artifact] = {s.node.stage: s.artifact for s in steps if s.artifact is not None}
+        self.seconds: dict[str, float] = {}
+
+    def execute(self) -> None:
+        """Make every stage that is not reused; leaves with an FmtrainError or Stopped."""
+        todo = [s for s in self.steps if s.action != "reuse"]
+        for step in self.steps:
+            if step.action == "reuse":
+                self._say(step, f"reuse {step.reason}")
+        if not todo:
+            return
+        with open_backend(self.run.root.launch, self.run.id) as backend:
+            for note in backend.notes:
+                print(f"  {note}", flush=True)
+            self.run.update(notes=backend.notes)
+            for step in todo:
+                self.signals.check()
+                begun = time.monotonic()
+                what = f"{step.node.stage} ({step.node.spec.kind} {step.fingerprint[:12]})"
+                with lease.held(self.store.lease(step.node.spec.kind, step.fingerprint), self.run.id, what):
+                    artifact = self._make(step, backend)
+                self.made[step.node.stage] = artifact
+                self.seconds[step.node.stage] = time.monotonic() - begun
+
+    def _make(self, step: Step, backend: Backend) -> Artifact:
+        """The step's artifact: found, finished earlier but not committed, or made now."""
+        node = step.node
+        self.run.update(stage=node.stage)
+        found = self.store.find(node.spec.kind, step.fingerprint)
+        if found is not None:
+            self._say(step, f"reuse {found.ref}")
+            return found
+        work = self.store.work(node.spec.kind, step.fingerprint)
+        work.mkdir(parents=True, exist_ok=True)
+        if not (work / "result.json").is_file():
+            self._work(step, backend, work)
+        artifact = self._commit(step, work)
+        self._say(step, f"{artifact.ref} in {duration(artifact.manifest.seconds)}")
+        self.run.event("committed", stage=node.stage, artifact=artifact.ref, seconds=artifact.manifest.seconds)
+        return artifact
+
+    def _work(self, step: Step, backend: Backend, work: Path) -> None:
+        node = step.node
+        folder = self.run.folder / "stages" / node.stage
+        shutil.rmtree(folder, ignore_errors=True)
+        command = self._command(step, backend, folder)
+        inputs, refs = self._inputs(step)
+        resources = {"ranks": command.ranks, "tasks": backend.cpus, "executor": backend.executor}
+        write_stage(
+            folder,
+            Stage(node.stage, node.spec.kind, node.name, step.fingerprint, self.run.id, dump(node.job), inputs, refs,
+                  node.sources, str(work), resources),
+        )  # fmt: skip
+        self.run.event("started", stage=node.stage, action=step.action, ranks=command.ranks)
+        live = Live(node.stage, folder / "progress.json")
+        job = backend.submit(command)
+        try:
+            code = self._follow(job, live)
+        except BaseException:
+            job.stop(GRACE)
+            live.close(f"  {node.stage:<10} stopped")
+            raise
+        if code != 0 or not (work / "result.json").is_file():
+            live.close(f"  {node.stage:<10} failed")
+            self._fail(step, folder, command.log_dir, code)
+
+    def _follow(self, job: Job, live: Live) -> int:
+        while (code := job.wait(0.4)) is None:
+            live.poll()
+            self.signals.check()
+        if live.tty:
+            live.out.write("\r\x1b[2K")
+        return code
+
+    def _command(self, step: Step, backend: Backend, folder: Path) -> Command:
+        node, launch = step.node, self.run.root.launch
+        ranks = gpus = 1 if node.spec.ranks and backend.gpus else 0
+        if node.spec.ranks and launch.ranks == "auto":
+            ranks = backend.gpus or 2
+        elif node.spec.ranks:
+            ranks = int(launch.ranks)
+        ranks = max(1, ranks)
+        if isinstance(node.job, TrainJob):
+            _check_ranks(node.stage, node.job, ranks)
+        one_gpu = 1 if backend.gpus and node.spec.worker == "fmtrain.evaluate" else 0
+        return Command(
+            name=node.stage,
+            argv=[sys.executable, "-m", node.spec.worker, str(folder)],
+            log_dir=self.run.folder / "logs" / node.stage,
+            ranks=ranks,
+            cpus=launch.cpus_per_rank if node.spec.ranks else max(1, min(backend.cpus, os.cpu_count() or 1)),
+            gpus=gpus or one_gpu,
+            pool=node.spec.pool,
+        )
+
+    def _inputs(self, step: Step) -> tuple[dict[str, str], dict[str, str]]:
+        paths, refs = {}, {}
+        for role, parent in step.parents.items():
+            if isinstance(parent, Folder):
+                paths[role], refs[role] = os.path.abspath(os.path.expanduser(parent.path)), parent.path
+                continue
+            artifact = parent if isinstance(parent, Artifact) else self.made[parent.node.stage]
+            verify(artifact)
+            paths[role], refs[role] = str(artifact.path), artifact.ref
+        return paths, refs
+
+    def _commit(self, step: Step, work: Path) -> Artifact:
+        node, result = step.node, read_json(work / "result.json")
+        parents = {}
+        for role, parent in step.parents.items():
+            artifact = parent if isinstance(parent, Artifact) else None
+            if isinstance(parent, Step):
+                artifact = self.made[parent.node.stage]
+            print_of = step.payload["parents"][role]
+            parents[role] = {"ref": artifact.ref if artifact else _folder(parent), "fingerprint": print_of}
+        manifest = Manifest(
+            kind=node.spec.kind, name=node.name, version=0, fingerprint=step.fingerprint, payload=step.payload,
+            parents=parents, stage=node.stage, revision=node.spec.revision, code=step.code, run=self.run.id,
+            created=_now(), seconds=result["seconds"], git=provenance.git(), packages=provenance.packages(),
+            host=provenance.host(), numerics=result["numerics"], counts=result["counts"], metrics=result["metrics"],
+        )  # fmt: skip
+        return self.store.commit(work / "out", manifest)
+
+    def _fail(self, step: Step, folder: Path, logs: Path, code: int) -> None:
+        """Raise what the worker said, or StageFailed with the end of its log."""
+        said = read_json(folder / "error.json") if (folder / "error.json").is_file() else {}
+        code = said.get("exit_code", code)
+        log = logs / f"rank{said.get('rank', 0)}.log"
+        log = log if log.is_file() else logs / "launcher.log"
+        self.run.event("failed", stage=step.node.stage, exit_code=code, message=said.get("message"))
+        kinds = {e.exit_code: e for e in (ConfigError, InputError, StoreError, Requeue)}
+        if code in kinds:
+            raise kinds[code](f"{step.node.stage}: {said.get('message', 'see the log')}\nlog: {log}")
+        tail = "\n".join(f"  | {line}" for line in _tail(log))
+        why = said.get("message") or (f"killed by signal {-code}" if code < 0 else f"exit code {code}")
+        raise StageFailed(f"{step.node.stage} failed: {why}\nThe last lines of its log:\n{tail}\nlog: {log}")
+
+    def _say(self, step: Step, text: str) -> None:
+        print(f"  {step.node.stage:<10} {text}", flush=True)
+
+
+def _check_ranks(stage: str, job: TrainJob, ranks: int) -> None:
+    config = job.stage
+    if config.global_batch_size % (config.micro_batch_size * ranks):
+        raise ConfigError(
+            f"stages.{stage}.global_batch_size={config.global_batch_size} is not a multiple of "
+            f"stages.{stage}.micro_batch_size={config.micro_batch_size} times {ranks} ranks (launch.ranks); "
+            f"e.g. stages.{stage}.micro_batch_size={max(1, config.global_batch_size // ranks)}"
+        )
+
+
+def run(root: Root, steps: list[Step], store: Store, run_id: str, overrides: list[str]) -> int:
+    """Execute a planned run; the exit code. Every failure is one message on stderr and a state in run.json."""
+    signals = Signals()
+    state, code, message = "failed", int(ExitCode.INTERNAL), ""
+    record: Run | None = None
+    try:
+        with disk_errors(store.root):
+            record = Run(store, run_id, root, overrides)
+            record.record(steps)
+            driver = Driver(record, steps, signals)
+            begun = time.monotonic()
+            driver.execute()
+            _finish(driver, time.monotonic() - begun)
+        state, code = "done", int(ExitCode.DONE)
+    except Stopped as e:
+        interrupted = e.number == signal.SIGINT
+        state, code = ("interrupted", ExitCode.INTERRUPTED) if interrupted else ("requeue", ExitCode.REQUEUE)
+        message = f"stopped by {e}; the same command goes on from what is saved"
+    except FmtrainError as e:
+        code, message = int(e.exit_code), str(e)
+        state = "requeue" if code == ExitCode.REQUEUE else "failed"
+    if message:
+        print(f"error: {message}" if state == "failed" else message, file=sys.stderr, flush=True)
+    if record is not None:
+        _close(record, state, int(code), message)
+    return int(code)
+
+
+def _close(record: Run, state: str, code: int, message: str) -> None:
+    try:
+        record.update(state=state, exit_code=code, message=message, ended=_now())
+    except OSError:
+        pass  # a full disk: the message is on the terminal, and a run whose process is gone shows as ended
+
+
+def _finish(driver: Driver, seconds: float) -> None:
+    """The end of a run that is done: where everything is, seconds a stage, what to try next."""
+    from launch.summary import summary
+
+    evaluation = driver.made.get("evaluate")
+    report = driver.run.folder / "report.html"
+    if evaluation is not None and (evaluation.path / "report.html").is_file():
+        shutil.copyfile(evaluation.path / "report.html", report)
+    print(summary(driver.steps, driver.made, driver.seconds, seconds, driver.run.folder), flush=True)
+    driver.run.event("done", artifacts={stage: a.ref for stage, a in driver.made.items()})
+
+
+def _folder(parent: Any) -> str:
+    return parent.path if isinstance(parent, Folder) else ""
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _tail(log: Path) -> list[str]:
+    try:
+        return log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
+    except OSError:
+        return [f"(no log at {log})"]
+
+

@@ -1,0 +1,203 @@
+"""The stage graph: from a checked configuration to nodes with their inputs and frozen slices. A stage is a row of SPECS.
+
+Knows which stage needs what; knows nothing of the store, of processes or of what a stage does.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from fmtrain.errors import ConfigError, InputError
+from fmtrain.run.stage import Source
+from fmtrain.schema.corpus import CorpusJob, ExamplesJob, Rows, Stdlib, TokenizerJob, TokensJob
+from fmtrain.schema.evaluation import EvaluateJob, PublishJob, ReferenceJob
+from fmtrain.schema.root import Root
+from fmtrain.schema.training import Dpo, HuggingFace, TrainJob
+from launch.sources import forms, model_files, sources
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What every run of a stage has in common; raise `revision` when the same input shall give another output."""
+
+    kind: str  # of the artifact it makes
+    worker: str  # module started with the stage's folder
+    code: tuple[str, ...]  # modules whose imports are the stage's source
+    revision: int
+    ranks: bool = False  # one process a rank, rather than one in all
+    pool: bool = False  # fans out tasks over the backend's processors
+
+
+_TRAIN = ("fmtrain.train.__main__",)
+SPECS: dict[str, Spec] = {
+    "corpus": Spec("corpus", "data_pipelines", ("data_pipelines.stages.corpus",), 1, pool=True),
+    "tokenizer": Spec("tokenizer", "data_pipelines", ("data_pipelines.stages.tokenizer",), 1),
+    "tokens": Spec("tokens", "data_pipelines", ("data_pipelines.stages.tokens",), 1),
+    "examples": Spec("examples", "data_pipelines", ("data_pipelines.stages.examples",), 1),
+    "pretrain": Spec("model", "fmtrain.train", _TRAIN, 1, ranks=True),
+    "sft": Spec("model", "fmtrain.train", _TRAIN, 1, ranks=True),
+    "reference": Spec("reference", "fmtrain.evaluate", ("fmtrain.evaluate.reference",), 1),
+    "dpo": Spec("model", "fmtrain.train", _TRAIN, 1, ranks=True),
+    "evaluate": Spec("evaluation", "fmtrain.evaluate", ("fmtrain.evaluate.__main__",), 1),
+    "publish": Spec("published", "fmtrain.publish", ("fmtrain.publish.__main__",), 1),
+}
+
+
+@dataclass
+class Folder:
+    """An input that is no artifact of ours: a Hugging Face folder, known by its files."""
+
+    path: str
+    files: list[Source]
+
+
+@dataclass
+class Node:
+    """One stage of this run. `parents` maps a role to a stage of this run, to a pin (`NAME@vN`) or to a Folder."""
+
+    stage: str
+    spec: Spec
+    name: str
+    job: Any
+    parents: dict[str, "str | Pin | Folder"] = field(default_factory=dict)
+    sources: list[Source] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Pin:
+    """An input that the configuration names: `stages.sft.inputs.model=pretrain@v1`."""
+
+    ref: str
+    role: str
+    key: str  # the configuration key that holds it
+    stage: str | None  # the stage of this run that it replaces, if there is one
+
+
+@dataclass
+class Graph:
+    """The nodes in the order they run, and what was left out and why."""
+
+    nodes: list[Node]
+    left_out: list[str]
+
+
+def build(root: Root) -> Graph:
+    """The run's stages with their inputs; reads and hashes the source files."""
+    return _Builder(root).build()
+
+
+class _Builder:
+    def __init__(self, root: Root) -> None:
+        self.root = root
+        self.left_out: list[str] = []
+        self.on = {name: stage for name, stage in vars(root.stages).items() if stage is not None}
+        self.data = sources(root.data) if {"corpus", "examples"} & set(self.on) else []
+        self.base = self._base()
+
+    def build(self) -> Graph:
+        self._leave_out()
+        jobs: dict[str, Callable[[], Any]] = {
+            "corpus": lambda: CorpusJob(
+                self.root.seed, self.root.data, self.root.filter, self.root.dedup, self.on["corpus"]
+            ),
+            "tokenizer": lambda: TokenizerJob(self.root.tokenizer, self.on["tokenizer"]),
+            "tokens": lambda: TokensJob(self.on["tokens"]),
+            "examples": lambda: ExamplesJob(self.root.seed, self.root.data, self.on["examples"]),
+            "reference": lambda: ReferenceJob(self.on["reference"]),
+            "evaluate": lambda: EvaluateJob(self.root.seed, self.on["evaluate"], self._beta()),
+            "publish": lambda: PublishJob(self.on["publish"]),
+        }
+        nodes = []
+        for stage in self.on:
+            job = jobs[stage]() if stage in jobs else self._train_job(stage)
+            node = Node(stage, SPECS[stage], self.on[stage].artifact, job, self._parents(stage))
+            if stage == "corpus" or (stage == "examples" and isinstance(self.root.data, Rows)):
+                node.sources = self.data
+            nodes.append(node)
+        return Graph(nodes, self.left_out)
+
+    def _base(self) -> Folder | None:
+        """The Hugging Face folder that the first training stage starts from."""
+        first = next((s for s in ("pretrain", "sft", "dpo") if s in self.on), None)
+        if first is None or self.on[first].inputs.model is not None:
+            return None
+        model = self.on[first].model or self.root.model
+        return Folder(model.path, model_files(model.path)) if isinstance(model, HuggingFace) else None
+
+    def _leave_out(self) -> None:
+        """Take out the stages that this data has nothing for, and say so."""
+        if "examples" not in self.on or isinstance(self.root.data, Stdlib):
+            return
+        if isinstance(self.root.data, Rows):
+            found = forms(self.root.data, self.data)
+            if not found:
+                raise InputError(
+                    f"data.files: no row in {len(self.data)} file(s) has a form we know: `messages`; "
+                    f"`{self.root.data.prompt_key}` and `{self.root.data.completion_key}` (data.prompt_key, "
+                    "data.completion_key); or `prompt`, `chosen`, `rejected`"
+                )
+            if found == {"preference"}:
+                self._drop("sft", "the rows are preferences only")
+            if "preference" not in found:
+                self._drop("reference dpo", "no row has the preference form (prompt, chosen, rejected)")
+            return
+        self._drop("examples sft reference dpo", f"data={self.root.data.name} holds no functions to make examples from")
+
+    def _drop(self, stages: str, why: str) -> None:
+        gone = [s for s in stages.split() if self.on.pop(s, None) is not None]
+        if gone:
+            self.left_out.append(f"{', '.join(gone)}: left out, {why}")
+
+    def _train_job(self, stage: str) -> TrainJob:
+        has_input = "model" in self._parents(stage)
+        config = self.on[stage]
+        return TrainJob(self.root.seed, config, None if has_input else config.model or self.root.model, self.root.checkpoint)
+
+    def _beta(self) -> float | None:
+        objective = self.on["dpo"].objective if "dpo" in self.on else None
+        return objective.beta if isinstance(objective, Dpo) else None
+
+    def _parents(self, stage: str) -> dict[str, "str | Pin | Folder"]:
+        wanted = self._wanted(stage)
+        pins = {role: ref for role, ref in vars(self.on[stage].inputs).items() if ref is not None}
+        for role, ref in pins.items():
+            key = f"stages.{stage}.inputs.{role}"
+            if role not in wanted and not (role == "model" and stage == "pretrain"):
+                raise ConfigError(f"{key}={ref}: stage {stage} takes {', '.join(wanted) or 'no inputs'}, not {role}")
+            origin = wanted.get(role)
+            wanted[role] = Pin(ref, role, key, origin if isinstance(origin, str) else None)
+        found: dict[str, str | Pin | Folder] = {}
+        for role, origin in wanted.items():
+            if origin is None:
+                raise ConfigError(
+                    f"stages.{stage} needs a {role}, and no stage of this run makes one; "
+                    f"pin one: stages.{stage}.inputs.{role}=NAME@vN"
+                )
+            found[role] = origin
+        return found
+
+    def _wanted(self, stage: str) -> "dict[str, str | Pin | Folder | None]":
+        """Role -> the stage of this run that makes it, or None where none does."""
+        made = lambda *names: next((n for n in names if n in self.on), None)  # noqa: E731
+        if stage in ("corpus",) or (stage == "examples" and isinstance(self.root.data, Rows)):
+            return {}
+        if stage == "tokenizer":
+            return {"corpus": made("corpus")}
+        if stage in ("tokens", "examples"):
+            return {"corpus": made("corpus"), "tokenizer": made("tokenizer")}
+        if stage == "pretrain":
+            base: dict[str, str | Pin | Folder | None] = {"model": self.base} if self.base else {}
+            return {"tokens": made("tokens"), "tokenizer": made("tokenizer"), **base}
+        if stage == "sft":
+            return {"examples": made("examples"), "model": made("pretrain") or self.base}
+        if stage == "reference":
+            return {"examples": made("examples"), "model": made("sft", "pretrain") or self.base}
+        if stage == "dpo":
+            model = made("sft", "pretrain") or self.base
+            return {"examples": made("examples"), "model": model, "reference": made("reference")}
+        models = {s: s for s in ("pretrain", "sft", "dpo") if s in self.on}
+        if stage == "publish":
+            evaluation = {"evaluation": "evaluate"} if "evaluate" in self.on else {}
+            return {"model": next(reversed(models), None) or self.base, **evaluation}
+        others = {r: r for r in ("corpus", "tokens", "examples", "reference") if r in self.on}
+        return {**others, **({"base": self.base} if self.base else {}), **models}

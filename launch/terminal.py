@@ -1,0 +1,82 @@
+"""What a person sees while a run goes on: one live line a stage in a terminal, plain lines elsewhere."""
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+PLAIN_EVERY = 15.0  # seconds between progress lines where the output is no terminal
+
+
+def duration(seconds: float) -> str:
+    """`8 s`, `2 min 05 s`, `1 h 03 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns padded to their widest cell; the first row is the header."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(lines)
+
+
+class Live:
+    """The progress of one stage, read from its `progress.json`."""
+
+    def __init__(self, stage: str, path: Path, out: TextIO | None = None) -> None:
+        self.stage, self.path, self.out = stage, path, out or sys.stdout
+        self.tty = self.out.isatty()
+        self.begun, self.last, self.shown = time.monotonic(), time.monotonic(), ""
+
+    def poll(self) -> None:
+        """Show how far the stage is, when there is something new to show."""
+        state = read_progress(self.path)
+        if self.tty:
+            line = self._line(state)[: shutil.get_terminal_size().columns - 1]
+            self.out.write(f"\r\x1b[2K{line}")
+            self.out.flush()
+        elif state and time.monotonic() - self.last >= PLAIN_EVERY:
+            self.last = time.monotonic()
+            line = self._line(state)
+            if line != self.shown:
+                self.shown = line
+                print(line, file=self.out, flush=True)
+
+    def close(self, line: str) -> None:
+        self.out.write("\r\x1b[2K" if self.tty else "")
+        print(line, file=self.out, flush=True)
+
+    def _line(self, state: dict[str, Any] | None) -> str:
+        spent = duration(time.monotonic() - self.begun)
+        return f"  {self.stage:<10} {progress_text(state) if state else 'starting'} ({spent})"
+
+
+def read_progress(path: Path) -> dict[str, Any] | None:
+    try:
+        state: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return state
+
+
+def progress_text(state: dict[str, Any]) -> str:
+    """`step 120/450, 2.1 steps/s, loss 3.214, 2 min 37 s left`."""
+    total = f"/{state['total']:,}" if state.get("total") else ""
+    parts = [f"{state['unit']} {state['done']:,}{total}"]
+    if state.get("rate"):
+        parts.append(f"{state['rate']:,.1f} {state['unit']}s/s")
+    if state.get("loss") is not None:
+        parts.append(f"loss {state['loss']:.3f}")
+    if state.get("tokens_per_second"):
+        parts.append(f"{state['tokens_per_second']:,.0f} tokens/s")
+    if state.get("seconds_left") is not None:
+        parts.append(f"{duration(state['seconds_left'])} left")
+    return ", ".join(parts)
