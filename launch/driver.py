@@ -26,7 +26,8 @@ from fmtrain.schema.load import dump
 from fmtrain.schema.root import Root
 from fmtrain.schema.training import TrainJob
 from launch import provenance
-from launch.backends import Backend, Command, Job, open_backend
+from launch.backends.choose import open_backend
+from launch.backends.command import Backend, Command, Job
 from launch.graph import Folder
 from launch.plan import Step
 from launch.terminal import Live, duration

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from launch.backends import Command, worker_env
+from launch.backends.command import Command, worker_env
 
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1

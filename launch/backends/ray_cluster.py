@@ -16,7 +16,7 @@ from typing import Any
 
 from fmtrain.errors import ConfigError
 from fmtrain.schema.launch import LocalRay, Slurm
-from launch.backends import Command, worker_env
+from launch.backends.command import Command, worker_env
 
 PLACEMENT_WAIT = 60.0  # seconds for the cluster to find room for every rank
 _LOST = 4  # exit code of a rank whose actor died

@@ -1,0 +1,199 @@
+"""Every option composes; every misspelt key is refused with the nearest; contradictions name both fields."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fmtrain.errors import ConfigError
+from fmtrain.schema.load import dump, load
+from fmtrain.schema.root import Root
+from launch.compose import GROUPS, _slots, compose, known_keys, options
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+HF = ["model.path=/nowhere"]
+
+
+def recipe_overrides(recipe: str) -> list[str]:
+    return [f"recipe={recipe}", *(HF if recipe == "finetune" else [])]
+
+
+@pytest.mark.parametrize("recipe", options("recipe"))
+def test_every_recipe_composes(recipe: str) -> None:
+    root = compose(recipe_overrides(recipe))
+    assert root.recipe == recipe
+    assert load(Root, dump(root)) == root
+
+
+@pytest.mark.parametrize(("group", "option"), [(g, o) for g in GROUPS for o in options(g)])
+def test_every_option_composes_and_passes_its_schema(group: str, option: str) -> None:
+    slot = f"{group}@{next(s for s in _slots(group) if 'pretrain' in s)}" if group in ("objective", "optim", "schedule", "zero") else group
+    overrides = [f"{slot}={option}"]
+    if option == "hf":
+        overrides += HF
+    if option in ("mlm", "sft", "dpo") or group == "model" and option.startswith("bert"):
+        with pytest.raises(ConfigError, match="bert|random weights|packing"):  # composes; the pair does not fit
+            compose(overrides)
+        return
+    compose(overrides)
+
+
+def conf_keys() -> list[tuple[list[str], str]]:
+    """(group choices, dotted key) of every key in every file of conf/."""
+    found = []
+    for path in sorted(CONF.rglob("*.yaml")):
+        group = path.parent.name if path.parent != CONF else ""
+        data = yaml.safe_load(path.read_text()) or {}
+        data.pop("defaults", None)
+        if group == "recipe":
+            choices, prefix = recipe_overrides(path.stem), ""
+        elif group in ("objective", "optim", "schedule", "zero"):
+            prefix = "stages.pretrain." + group + "."
+            choices = [f"{group}@stages.pretrain.{group}={path.stem}"]
+        else:
+            prefix = f"{group}." if group else ""
+            choices = [f"{group}={path.stem}"] if group else []
+        found += [(choices, prefix + key) for key in flat(data)]
+    return found
+
+
+def flat(data: dict[str, Any], prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in data.items():
+        keys.append(prefix + key)
+        if isinstance(value, dict):
+            keys += flat(value, f"{prefix}{key}.")
+    return keys
+
+
+def misspellings(key: str) -> list[str]:
+    """One character dropped, doubled, and replaced, in the last part and, where there is one, in an earlier part."""
+    head, _, last = key.rpartition(".")
+    middle = len(last) // 2
+    changed = [last[:middle] + last[middle + 1 :], last[:middle] + last[middle] * 2 + last[middle + 1 :], last[:-1] + "q"]
+    found = [f"{head}.{word}" if head else word for word in changed if word]
+    if head:
+        found.append(f"{head[:-1]}.{last}")
+    return found
+
+
+def test_every_misspelt_key_is_refused_naming_the_nearest() -> None:
+    checked = 0
+    for choices, key in conf_keys():
+        first = compose_base(tuple(c for c in choices if c not in HF))
+        known = known_keys(first)
+        for wrong in misspellings(key):
+            if wrong in known or wrong in GROUPS or wrong == "recipe":
+                continue  # a misspelling that is a valid key
+            for prefix in ("", "+", "++"):
+                with pytest.raises(ConfigError) as caught:
+                    compose([*choices, f"{prefix}{wrong}=1"])
+                named = re.search(r"did you mean '([^']+)'", str(caught.value))
+                assert named, f"{prefix}{wrong}: {caught.value}"
+                assert one_edit(wrong, named[1]), f"{wrong}: named {named[1]}, meant {key}"
+                checked += 1
+            with pytest.raises(ConfigError):
+                compose([*choices, f"~{wrong}"])
+    assert checked > 500
+
+
+def compose_base(choices: tuple[str, ...]) -> dict[str, Any]:
+    from launch.compose import _base
+
+    return _base(choices)
+
+
+def one_edit(a: str, b: str) -> bool:
+    """Are the two words one inserted, dropped or replaced character apart?"""
+    if len(a) > len(b):
+        a, b = b, a
+    if len(b) - len(a) > 1:
+        return False
+    at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(a))
+    return a[at + 1 :] == b[at + 1 :] if len(a) == len(b) else a[at:] == b[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "names"),
+    [
+        (["stages.pretrain.global_batch_size=10"], ["global_batch_size=10", "micro_batch_size=8"]),
+        (["stages.pretrain.epochs=1"], ["steps", "epochs"]),
+        (["stages.pretrain.precision=bf16", "stages.pretrain.zero.stage=0"], ["precision=bf16", "zero.stage"]),
+        (["stages.pretrain.sequence_length=4096"], ["sequence_length=4096", "max_position_embeddings=512"]),
+        (["stages.pretrain.schedule.warmup_steps=100000"], ["warmup_steps=100000", "steps"]),
+        (["model.hidden_size=100"], ["hidden_size=100", "num_attention_heads=6"]),
+        (["model=bert_2m"], ["bert", "clm"]),
+        (["stages.pretrain=null"], ["stages.sft", "model=hf"]),
+        (["recipe=finetune"], ["model.path"]),
+        (["recipe=quickstart_mlm", "stages.dpo.objective.beta=0.3"], ["stages.dpo", "recipe=quickstart_mlm"]),
+        (["launch.ranks=three"], ["launch.ranks=three"]),
+        (["stages.dpo.objective.beta=big"], ["stages.dpo.objective.beta", "big"]),
+    ],
+)
+def test_contradictions_name_both_fields(overrides: list[str], names: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose(overrides)
+    assert all(name in str(caught.value) for name in names), str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_by_group_and_by_value() -> None:
+    root = compose(["objective@stages.dpo.objective=dpo", "stages.dpo.objective.beta=0.2", "zero@stages.sft.zero=stage3"])
+    assert root.stages.dpo is not None and root.stages.sft is not None
+    assert root.stages.dpo.objective.beta == 0.2  # type: ignore[attr-defined]
+    assert root.stages.sft.zero.stage == 3
+
+
+def test_a_single_file_needs_no_brackets() -> None:
+    root = compose(["recipe=finetune", *HF, "data.files=../a/*.jsonl.gz"])
+    assert root.data.files == ["../a/*.jsonl.gz"]  # type: ignore[attr-defined]
+
+
+def test_data_brings_its_filter_and_the_command_line_wins() -> None:
+    assert compose(["data=local"]).filter.name == "gopher"
+    assert compose(["data=local", "filter=none"]).filter.name == "none"
+    assert compose([]).filter.name == "code"
+
+
+HEAVY = {"torch", "ray", "deepspeed", "datatrove", "transformers"}
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["run", "stages.dpo.objective.betta=1"],
+        ["plan", "recipe=quickstrt"],
+        ["run", "+stages.pretrain.stepss=5"],
+        ["--help"],
+        ["plan"],
+        ["status"],
+        ["models"],
+    ],
+)
+def test_answers_soon_and_imports_nothing_heavy(args: list[str], tmp_path: Path) -> None:
+    code = f"""
+import sys
+from launch.cli import main
+try:
+    code = main({args!r})
+except SystemExit as e:
+    code = e.code
+print('HEAVY', sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)
+sys.exit(code)
+"""
+    begun = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env={"FMTRAIN_STORE": "store", "PATH": ""}
+    )
+    spent = time.monotonic() - begun
+    wrong = any("=" in a for a in args)
+    assert done.returncode == (2 if wrong else 0), done.stderr
+    assert "HEAVY []" in done.stderr
+    if wrong:
+        assert "did you mean" in done.stderr
+    assert spent < 10  # a loaded machine; the figure itself is printed by benchmarks/startup.py
