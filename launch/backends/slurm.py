@@ -35,6 +35,7 @@ _REMEDY = {
     "OUT_OF_MEMORY": "ask for more with launch.sbatch_extra='[--mem=64G]'; the same command goes on from what is saved",
 }
 _REMEDY_OTHER = "the same command goes on from what is saved"
+_SILENCE = 900.0  # seconds without an answer from Slurm after which `wait` gives up; a controller may be restarted
 _PATIENCE = 60.0  # seconds a command of Slurm's may take
 
 
@@ -124,10 +125,15 @@ def wait(job_id: str, out: Path, poll: float = 2.0) -> int:
 
 def _follow(job_id: str, follower: "_Follower", poll: float) -> int:
     written = follower.path.parent / EXIT_CODE
-    last = Report("")
+    last, heard = Report(""), time.monotonic()
     while True:
         now = report(job_id)  # before the output: what an ended job wrote is all there
         follower.copy()
+        if now.state != UNKNOWN:
+            heard = time.monotonic()
+        elif time.monotonic() - heard > _SILENCE:
+            _say(f"no answer from Slurm for {_SILENCE:.0f} s; job {job_id} may go on: scontrol show job {job_id}")
+            return ExitCode.STAGE_FAILED
         if now.state != last.state or now.reason != last.reason:
             _tell(job_id, now)
         ended = _verdict(job_id, now, sure=now.state == last.state, written=written)

@@ -1,0 +1,47 @@
+"""A stage whose source changed has a new revision or a line in the ledger; the hash sees code and nothing else."""
+
+from pathlib import Path
+
+import pytest
+
+from launch import code, ledger
+from launch.graph import SPECS
+from launch.plan import stage_code
+
+
+def test_every_stage_is_in_the_ledger() -> None:
+    text = ledger.FILE.read_text()
+    assert ledger.missing(text) == [], "run `python -m launch.ledger` and see its advice"
+    assert ledger.unreasoned(text) == []
+
+
+def test_an_unreasoned_change_is_found() -> None:
+    assert ledger.unreasoned("corpus r1 aa\ncorpus r1 bb\n") == ["corpus r1 bb"]
+    assert ledger.unreasoned("corpus r1 aa\ncorpus r1 bb same output: renamed\ncorpus r2 cc\n") == []
+    assert len(ledger.missing("")) == len(SPECS)
+
+
+def test_closures_stay_in_their_wing() -> None:
+    corpus = code.closure("data_pipelines.stages.corpus")
+    assert "data_pipelines.filters.code" in corpus and "fmtrain.schema.corpus" in corpus
+    assert not any(m.startswith(("launch", "fmtrain.train", "fmtrain.objectives")) for m in corpus)
+    train = code.closure("fmtrain.train.__main__")
+    assert {"fmtrain.objectives.dpo", "fmtrain.data.order"} <= train
+    assert not any(m.startswith(("launch", "data_pipelines")) for m in train)
+    assert len({stage_code(s) for s in ("corpus", "tokens", "pretrain", "evaluate", "publish")}) == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ('"""New docs."""\n\nLIMIT = 1  # a comment\n\n\ndef f(x):\n    return x + LIMIT\n', True),
+        ('"""Docs."""\nLIMIT = 2\ndef f(x):\n    return x + LIMIT\n', False),
+        ('"""Docs."""\nLIMIT = 1\ndef f(x):\n    return x - LIMIT\n', False),
+    ],
+)
+def test_the_hash_sees_code_alone(text: str, same: bool, tmp_path: Path) -> None:
+    old = tmp_path / "old.py"
+    old.write_text('"""Docs."""\nLIMIT = 1\ndef f(x):\n    """Adds."""\n    return x + LIMIT\n')
+    new = tmp_path / "new.py"
+    new.write_text(text)
+    assert (code._normal(old) == code._normal(new)) is same
