@@ -2,7 +2,7 @@
 
 from fmtrain.errors import ConfigError
 from fmtrain.schema.root import Root
-from fmtrain.schema.training import Clm, Cosine, Dpo, HuggingFace, Llama, Bert, Mlm, Model, TrainStage, Sft
+from fmtrain.schema.training import Bert, Clm, Cosine, Dpo, HuggingFace, Llama, Mlm, Model, Sft, TrainStage
 
 TRAINING = ("pretrain", "sft", "dpo")
 
@@ -18,7 +18,9 @@ def check(root: Root) -> None:
     if root.launch.ranks != "auto" and not (root.launch.ranks.isdigit() and int(root.launch.ranks) > 0):
         raise ConfigError(f"launch.ranks={root.launch.ranks}: expected auto or a number of ranks, e.g. launch.ranks=2")
     if root.data.heldout_modulus < 2:
-        raise ConfigError(f"data.heldout_modulus={root.data.heldout_modulus}: expected 2 or more; one part in it is held out")
+        raise ConfigError(
+            f"data.heldout_modulus={root.data.heldout_modulus}: expected 2 or more; one part in it is held out"
+        )
 
 
 def _training(root: Root, name: str, stage: TrainStage) -> None:
@@ -66,9 +68,13 @@ def _model(root: Root, name: str, stage: TrainStage) -> None:
         raise ConfigError(f"{at}.model: this stage starts from the model of stages.{first}; set {at}.model=null")
     if name == first:
         if isinstance(model, Bert) != isinstance(stage.objective, Mlm) and not isinstance(model, HuggingFace):
-            raise ConfigError(f"model={model.name} cannot learn {at}.objective={stage.objective.name}; bert goes with mlm")
+            raise ConfigError(
+                f"model={model.name} cannot learn {at}.objective={stage.objective.name}; bert goes with mlm"
+            )
         if isinstance(stage.objective, (Sft, Dpo)) and not isinstance(model, HuggingFace):
-            raise ConfigError(f"{at} starts from random weights (model={model.name}); give one: model=hf model.path=DIR")
+            raise ConfigError(
+                f"{at} starts from random weights (model={model.name}); give one: model=hf model.path=DIR"
+            )
     if isinstance(model, (Llama, Bert)):
         if stage.sequence_length > model.max_position_embeddings:
             raise ConfigError(

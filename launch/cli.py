@@ -73,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--raw", action="store_true", help="continue the text itself, without the chat template")
     doctor = verb("doctor", _doctor, "check this machine: packages, processors, disk, Ray, Slurm")
     for sub in (status, logs, models, generate, doctor):
-        sub.add_argument("--store", default=os.environ.get("FMTRAIN_STORE", "./store"), help="default ./store or FMTRAIN_STORE")
+        sub.add_argument(
+            "--store", default=os.environ.get("FMTRAIN_STORE", "./store"), help="default ./store or FMTRAIN_STORE"
+        )
     for sub in (status, models):
         sub.add_argument("--json", action="store_true", help="machine-readable")
     return parser
@@ -184,7 +186,15 @@ def _generate(args: argparse.Namespace) -> int:
     if not (folder / "config.json").is_file():
         folder = Store(Path(args.store).absolute()).get(args.model, "published", "model").path
     options = [f"--max-new-tokens={args.max_new_tokens}", f"--temperature={args.temperature}", f"--seed={args.seed}"]
-    command = [sys.executable, "-m", "fmtrain.generate", str(folder), args.prompt, *options, *(["--raw"] if args.raw else [])]
+    command = [
+        sys.executable,
+        "-m",
+        "fmtrain.generate",
+        str(folder),
+        args.prompt,
+        *options,
+        *(["--raw"] if args.raw else []),
+    ]
     return subprocess.run(command).returncode
 
 
@@ -196,5 +206,3 @@ def _doctor(args: argparse.Namespace) -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
-
-

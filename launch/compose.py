@@ -50,7 +50,7 @@ def register() -> None:
 def compose(overrides: list[str]) -> Root:
     """The configuration that `overrides` ask for; ConfigError names the key and the mend."""
     parsed = parse(overrides)
-    choices = tuple(o.input_line for o in parsed if _is_choice(o))
+    choices = tuple(o.input_line or "" for o in parsed if _is_choice(o))
     base = _base(choices)
     values = [_as_list(o, base) for o in parsed if not _is_choice(o)]
     for override in parsed:
@@ -67,7 +67,8 @@ def parse(overrides: list[str]) -> list[Override]:
         return OverridesParser.create().parse_overrides(overrides)
     except HydraException as e:
         first = str(e).splitlines()[0]
-        raise ConfigError(f"{first}\nAn override is KEY=VALUE, e.g. stages.dpo.objective.beta=0.2; quote odd values.") from None
+        advice = "An override is KEY=VALUE, e.g. stages.dpo.objective.beta=0.2; quote odd values."
+        raise ConfigError(f"{first}\n{advice}") from None
 
 
 def options(group: str) -> list[str]:
@@ -166,7 +167,7 @@ def known_keys(data: Any, cls: type = Root, prefix: str = "") -> list[str]:
         inner = _class(hint)
         value = data.get(name) if isinstance(data, dict) else None
         if dataclasses.is_dataclass(inner) and value is not None:
-            found += known_keys(value, inner, f"{key}.")
+            found += known_keys(value, typing.cast(type, inner), f"{key}.")
     return found
 
 

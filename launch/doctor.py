@@ -17,7 +17,16 @@ _ROOM = 2e9  # bytes that a quickstart may need
 
 def check(store: Path) -> int:
     """Print a line a check; exit code 2 when something needed is missing."""
-    checks: list[Callable[[Path], tuple[bool, str]]] = [_python, _packages, _xxhash, _ninja, _memory, _disk, _gpu, _slurm]
+    checks: list[Callable[[Path], tuple[bool, str]]] = [
+        _python,
+        _packages,
+        _xxhash,
+        _ninja,
+        _memory,
+        _disk,
+        _gpu,
+        _slurm,
+    ]
     good = True
     for function in checks:
         ok, text = function(store)

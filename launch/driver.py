@@ -4,6 +4,7 @@ State lives on disk: this process may die at any time, and the same command goes
 what lies in work/. Knows plan, store and backend; knows nothing of Hydra and nothing of what a stage does.
 """
 
+import contextlib
 import datetime
 import json
 import os
@@ -84,7 +85,9 @@ class Run:
 
     def record(self, steps: list[Step]) -> None:
         write_json(self.folder / "config.json", dump(self.root))
-        plan = [{"stage": s.node.stage, "action": s.action, "reason": s.reason, "fingerprint": s.fingerprint} for s in steps]
+        plan = [
+            {"stage": s.node.stage, "action": s.action, "reason": s.reason, "fingerprint": s.fingerprint} for s in steps
+        ]
         write_json(self.folder / "plan.json", plan)
         self.update()
 
@@ -233,7 +236,7 @@ class Driver:
         log = logs / f"rank{said.get('rank', 0)}.log"
         log = log if log.is_file() else logs / "launcher.log"
         self.run.event("failed", stage=step.node.stage, exit_code=code, message=said.get("message"))
-        kinds = {e.exit_code: e for e in (ConfigError, InputError, StoreError, Requeue)}
+        kinds = {int(e.exit_code): e for e in (ConfigError, InputError, StoreError, Requeue)}
         if code in kinds:
             raise kinds[code](f"{step.node.stage}: {said.get('message', 'see the log')}\nlog: {log}")
         tail = "\n".join(f"  | {line}" for line in _tail(log))
@@ -283,10 +286,8 @@ def run(root: Root, steps: list[Step], store: Store, run_id: str, overrides: lis
 
 
 def _close(record: Run, state: str, code: int, message: str) -> None:
-    try:
+    with contextlib.suppress(OSError):  # a full disk: the message is on the terminal, and the dead run shows as ended
         record.update(state=state, exit_code=code, message=message, ended=_now())
-    except OSError:
-        pass  # a full disk: the message is on the terminal, and a run whose process is gone shows as ended
 
 
 def _finish(driver: Driver, seconds: float) -> None:
@@ -314,5 +315,3 @@ def _tail(log: Path) -> list[str]:
         return log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
     except OSError:
         return [f"(no log at {log})"]
-
-

@@ -1,4 +1,4 @@
-"""The stage graph: from a checked configuration to nodes with their inputs and frozen slices. A stage is a row of SPECS.
+"""The stage graph: from a checked configuration to nodes with inputs and frozen slices. A stage is a row of SPECS.
 
 Knows which stage needs what; knows nothing of the store, of processes or of what a stage does.
 """
@@ -151,7 +151,9 @@ class _Builder:
     def _train_job(self, stage: str) -> TrainJob:
         has_input = "model" in self._parents(stage)
         config = self.on[stage]
-        return TrainJob(self.root.seed, config, None if has_input else config.model or self.root.model, self.root.checkpoint)
+        return TrainJob(
+            self.root.seed, config, None if has_input else config.model or self.root.model, self.root.checkpoint
+        )
 
     def _beta(self) -> float | None:
         objective = self.on["dpo"].objective if "dpo" in self.on else None
@@ -178,7 +180,10 @@ class _Builder:
 
     def _wanted(self, stage: str) -> "dict[str, str | Pin | Folder | None]":
         """Role -> the stage of this run that makes it, or None where none does."""
-        made = lambda *names: next((n for n in names if n in self.on), None)  # noqa: E731
+
+        def made(*names: str) -> str | None:
+            return next((n for n in names if n in self.on), None)
+
         if stage in ("corpus",) or (stage == "examples" and isinstance(self.root.data, Rows)):
             return {}
         if stage == "tokenizer":
@@ -195,9 +200,15 @@ class _Builder:
         if stage == "dpo":
             model = made("sft", "pretrain") or self.base
             return {"examples": made("examples"), "model": model, "reference": made("reference")}
-        models = {s: s for s in ("pretrain", "sft", "dpo") if s in self.on}
+        models: dict[str, str | Pin | Folder | None] = {s: s for s in ("pretrain", "sft", "dpo") if s in self.on}
         if stage == "publish":
-            evaluation = {"evaluation": "evaluate"} if "evaluate" in self.on else {}
+            evaluation: dict[str, str | Pin | Folder | None] = (
+                {"evaluation": made("evaluate")} if made("evaluate") else {}
+            )
             return {"model": next(reversed(models), None) or self.base, **evaluation}
-        others = {r: r for r in ("corpus", "tokens", "examples", "reference") if r in self.on}
-        return {**others, **({"base": self.base} if self.base else {}), **models}
+        found: dict[str, str | Pin | Folder | None] = {
+            role: role for role in ("corpus", "tokens", "examples", "reference") if role in self.on
+        }
+        if self.base:
+            found["base"] = self.base
+        return found | models

@@ -1,7 +1,7 @@
 """The ledger of stage sources: `ledger.txt`, a line `STAGE rREVISION HASH [same output: REASON]`, newest last.
 
 When the source that a stage imports changes, either its output may change (raise its revision in launch/graph.py) or it
-does not (say why here). `python -m launch.ledger` lists what is missing; with `--same-output REASON` it writes the lines.
+does not (say why here). `python -m launch.ledger` lists what is missing; `--same-output REASON` writes the lines.
 """
 
 import argparse

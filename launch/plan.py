@@ -140,15 +140,17 @@ def _estimate(step: Step, store: Store) -> float:
         return latest.manifest.seconds if latest else float(_SECONDS[step.node.stage])
     tokens = _tokens(identity(step.node.job))
     if latest:
-        return _START_UP + max(0.0, latest.manifest.seconds - _START_UP) * tokens / max(1, _tokens(latest.manifest.payload["job"]))
+        before = max(1, _tokens(latest.manifest.payload["job"]))
+        return _START_UP + max(0.0, latest.manifest.seconds - _START_UP) * tokens / before
     model = identity(step.node.job.model) if step.node.job.model else {}
     hidden, layers = model.get("hidden_size", 192), model.get("num_hidden_layers", 3)
-    parameters = 12 * layers * hidden**2 + 4096 * hidden
+    parameters = float(12 * layers * hidden**2 + 4096 * hidden)
     return _START_UP + 6 * parameters * tokens / _CPU_FLOPS
 
 
 def _tokens(job: dict[str, Any]) -> int:
     """Token positions that a training job works through, at most."""
     stage = job["stage"]
-    rows = stage["steps"] * stage["global_batch_size"] if stage["steps"] else (stage["max_rows"] or 1000) * (stage["epochs"] or 1)
+    by_epochs = (stage["max_rows"] or 1000) * (stage["epochs"] or 1)
+    rows = stage["steps"] * stage["global_batch_size"] if stage["steps"] else by_epochs
     return int(rows * stage["sequence_length"] * (2 if stage["objective"]["name"] == "dpo" else 1))

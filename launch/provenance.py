@@ -47,4 +47,9 @@ def packages() -> dict[str, str]:
 
 @functools.cache
 def host() -> dict[str, Any]:
-    return {"name": socket.gethostname(), "cpus": os.cpu_count(), "machine": platform.machine(), "system": platform.platform()}
+    return {
+        "name": socket.gethostname(),
+        "cpus": os.cpu_count(),
+        "machine": platform.machine(),
+        "system": platform.platform(),
+    }

@@ -32,7 +32,9 @@ def model_files(folder: str) -> list[Source]:
     """The files of a Hugging Face folder that make the model and its tokenizer."""
     root = Path(folder).expanduser().absolute()
     if not (root / "config.json").is_file():
-        raise InputError(f"model.path={folder}: no config.json there; expected a Hugging Face model folder on this machine")
+        raise InputError(
+            f"model.path={folder}: no config.json there; expected a Hugging Face model folder on this machine"
+        )
     files = sorted(p for p in root.iterdir() if p.is_file() and p.suffix in _MODEL_FILES)
     return [Source(str(p), p.name, sha256_file(p)) for p in files if p.name not in ("manifest.json", "lineage.json")]
 
@@ -59,7 +61,7 @@ def _lines(source: Source) -> Iterator[bytes]:
     try:
         with open(path, "rb") as raw:
             if path.endswith(".gz"):
-                yield from gzip.open(raw)
+                yield from gzip.GzipFile(fileobj=raw)
             elif path.endswith(".zst"):
                 with zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as stream:
                     yield from io.BufferedReader(stream)

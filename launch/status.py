@@ -25,9 +25,9 @@ def runs(store: Store, prefix: str | None = None) -> list[dict[str, Any]]:
 
 def _run(folder: Path) -> dict[str, Any]:
     state: dict[str, Any] = read_json(folder / "run.json")
-    if state["state"] == "running" and state["host"] == socket.gethostname():
-        if lease.process_start(state["pid"]) != state["started"]:
-            state["state"] = "died"
+    here = state["host"] == socket.gethostname()
+    if state["state"] == "running" and here and lease.process_start(state["pid"]) != state["started"]:
+        state["state"] = "died"
     plan = read_json(folder / "plan.json") if (folder / "plan.json").is_file() else []
     events = _events(folder / "events.jsonl")
     made = {e["stage"]: e for e in events if e["event"] == "committed"}
@@ -35,7 +35,15 @@ def _run(folder: Path) -> dict[str, Any]:
     stages = []
     for step in plan:
         name = step["stage"]
-        how = "made" if name in made else "failed" if name in failed else "reused" if step["action"] == "reuse" else "waiting"
+        how = (
+            "made"
+            if name in made
+            else "failed"
+            if name in failed
+            else "reused"
+            if step["action"] == "reuse"
+            else "waiting"
+        )
         if how == "waiting" and state["stage"] == name:
             how = {"running": "running", "done": "reused"}.get(state["state"], "unfinished")
         entry = {"stage": name, "state": how, "artifact": made.get(name, {}).get("artifact"), "why": step["reason"]}

@@ -68,11 +68,11 @@ def read_progress(path: Path) -> dict[str, Any] | None:
 
 
 def progress_text(state: dict[str, Any]) -> str:
-    """`step 120/450, 2.1 steps/s, loss 3.214, 2 min 37 s left`."""
+    """`120/450 steps, 2.1/s, loss 3.214, 2 min 37 s left`; a worker's unit is a plural."""
     total = f"/{state['total']:,}" if state.get("total") else ""
-    parts = [f"{state['unit']} {state['done']:,}{total}"]
+    parts = [f"{state['done']:,}{total} {state['unit']}"]
     if state.get("rate"):
-        parts.append(f"{state['rate']:,.1f} {state['unit']}s/s")
+        parts.append(f"{state['rate']:,.1f}/s")
     if state.get("loss") is not None:
         parts.append(f"loss {state['loss']:.3f}")
     if state.get("tokens_per_second"):

@@ -9,7 +9,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FOUNDATION = {"fmtrain", "fmtrain.errors", "fmtrain.schema", "fmtrain.run"}
-TRAINING = {f"fmtrain.{r}" for r in ("data", "models", "objectives", "checkpoint", "train", "evaluate", "publish", "generate")}
+TRAINING = {
+    f"fmtrain.{r}" for r in ("data", "models", "objectives", "checkpoint", "train", "evaluate", "publish", "generate")
+}
 CORPUS, LAUNCH = {"data_pipelines"}, {"launch"}
 FORBIDDEN = {
     "foundation": {"torch", "transformers", "deepspeed", "hydra", "omegaconf", "ray", "datatrove", "wandb"},
@@ -87,5 +89,7 @@ def test_no_circles() -> None:
 
 def test_schema_is_plain() -> None:
     code = "import sys, fmtrain.schema.root, fmtrain.schema.load, fmtrain.run.worker, fmtrain.run.store; print(*sys.modules)"
-    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    loaded = set(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    )
     assert not loaded & FORBIDDEN["foundation"]

@@ -13,7 +13,7 @@ FILE = "manifest.json"
 
 @dataclass
 class Manifest:
-    """One artifact's record; `files` maps a relative name to {bytes, sha256}, `parents` a role to {ref, fingerprint}."""
+    """One artifact's record; `files`: relative name -> {bytes, sha256}, `parents`: role -> {ref, fingerprint}."""
 
     kind: str
     name: str

@@ -66,18 +66,20 @@ def write_stage(folder: Path, stage: Stage) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     data = asdict(stage)
     del data["folder"]
-    rel = lambda p: os.path.relpath(p, folder)  # noqa: E731
-    data["inputs"] = {role: rel(p) for role, p in stage.inputs.items()}
-    data["sources"] = [{**s, "path": rel(s["path"])} for s in data["sources"]]
-    data["work"] = rel(stage.work)
+    data["inputs"] = {role: os.path.relpath(path, folder) for role, path in stage.inputs.items()}
+    data["sources"] = [{**source, "path": os.path.relpath(source["path"], folder)} for source in data["sources"]]
+    data["work"] = os.path.relpath(stage.work, folder)
     write_json(folder / FILE, data)
 
 
 def read_stage(folder: Path) -> Stage:
     folder = folder.resolve()
     stage = read_json(folder / FILE)
-    join = lambda p: os.path.normpath(folder / p)  # noqa: E731
-    stage["inputs"] = {role: join(p) for role, p in stage["inputs"].items()}
-    stage["sources"] = [Source(**{**s, "path": join(s["path"])}) for s in stage["sources"]]
-    stage["work"] = join(stage["work"])
+
+    def absolute(path: str) -> str:
+        return os.path.normpath(folder / path)
+
+    stage["inputs"] = {role: absolute(path) for role, path in stage["inputs"].items()}
+    stage["sources"] = [Source(**{**source, "path": absolute(source["path"])}) for source in stage["sources"]]
+    stage["work"] = absolute(stage["work"])
     return Stage(**stage, folder=folder)

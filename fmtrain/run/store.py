@@ -69,7 +69,9 @@ class Store:
                 have = ", ".join(f"v{v}" for v in sorted(found))
                 raise ConfigError(f"{ref}: there is no version {version} of {kind} {match['name']}; it has {have}")
         names = sorted({a.manifest.name for kind in kinds for a in self.artifacts(kind)})
-        raise ConfigError(f"{ref}: no such {' or '.join(kinds)} in {self.root}; there is {', '.join(names) or 'none yet'}")
+        raise ConfigError(
+            f"{ref}: no such {' or '.join(kinds)} in {self.root}; there is {', '.join(names) or 'none yet'}"
+        )
 
     def work(self, kind: str, fingerprint: str) -> Path:
         """Where unfinished work of this identity lies, whatever run it belongs to."""

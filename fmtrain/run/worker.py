@@ -4,6 +4,7 @@ It dies with its parent, holds the work folder's lock, turns exceptions into exi
 `result.json` last. Only the first rank writes; RANK and WORLD_SIZE come from the launcher.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -151,8 +152,6 @@ def _report(folder: Path, code: int, message: str, trace: str) -> None:
 def _leave(code: int) -> None:
     """Leave at once: no atexit hook of a library, no thread that hangs, changes the exit code."""
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with contextlib.suppress(OSError, ValueError):
             stream.flush()
-        except (OSError, ValueError):
-            pass
     os._exit(code)

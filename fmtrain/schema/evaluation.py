@@ -20,7 +20,7 @@ class ReferenceStage:
 @dataclass
 class EvaluateStage:
     artifact: str = "evaluation"
-    sequence_length: int = 256  # tokens a scoring window; half of it is context carried over
+    sequence_length: int = 256  # tokens a scoring window; a quarter of it is context carried over
     example_length: int = 384  # tokens; longer SFT and preference rows are counted and left out
     max_bytes: int | None = None  # of held-out text; None: every byte
     max_rows: int | None = None  # SFT and preference rows each, a kind

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def load(cls: type[T], data: Any, path: str = "") -> T:
-    """Build `cls` from decoded JSON; an unknown key, a missing value or a wrong type raises ConfigError with its path."""
+    """Build `cls` from decoded JSON; ConfigError names the path of an unknown key, a missing value, a wrong type."""
     return typing.cast(T, _value(cls, data, path))
 
 

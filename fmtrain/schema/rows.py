@@ -15,6 +15,6 @@ def form_of(row: Any, data: Rows) -> Form | None:
         return "messages"
     if "chosen" in row and "rejected" in row:
         return "preference"
-    if isinstance(row.get(data.prompt_key), str) and isinstance(row.get(data.completion_key), str):
+    if isinstance(row.get(data.prompt_key), (str, list)) and isinstance(row.get(data.completion_key), (str, list)):
         return "prompt_completion"
     return None

@@ -10,7 +10,7 @@ from launch.backends.inline import InlineBackend
 
 @contextlib.contextmanager
 def open_backend(config: Launch, run: str) -> Iterator[Backend]:
-    """The backend for `config`; inside a Slurm job that is Ray over the job's nodes. Everything it started ends with it."""
+    """The backend for `config`; inside a Slurm job Ray over the job's nodes. What it started ends with the block."""
     if isinstance(config, Inline):
         yield InlineBackend()
         return

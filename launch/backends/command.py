@@ -1,4 +1,4 @@
-"""Where processes run. A backend starts a Command and hands back a Job; it knows nothing of what the command does."""
+"""A backend starts a Command and hands back a Job; it knows nothing of what the command does."""
 
 import os
 import sys
@@ -50,7 +50,9 @@ def worker_env(command: Command) -> dict[str, str]:
     """The environment of a command's processes: ours, the command's, and where each rank logs."""
     return {
         **os.environ,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),  # ninja, torchrun
+        "PATH": os.pathsep.join(
+            [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+        ),  # ninja, torchrun
         "OMP_NUM_THREADS": str(command.cpus),
         "TOKENIZERS_PARALLELISM": "true",
         "PYTHONUNBUFFERED": "1",

@@ -59,7 +59,12 @@ def _argv(command: Command) -> list[str]:
     python, flag, *rest = command.argv
     assert flag == "-m", "ranks are started from a module"
     launcher = ["-m", "torch.distributed.run", "--nnodes=1", f"--nproc-per-node={command.ranks}"]
-    rendezvous = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1", f"--rdzv-id={os.getpid()}"]
+    rendezvous = [
+        "--rdzv-backend=c10d",
+        "--rdzv-endpoint=127.0.0.1:0",
+        "--local-addr=127.0.0.1",
+        f"--rdzv-id={os.getpid()}",
+    ]
     return [python, *launcher, *rendezvous, "-m", *rest]
 
 

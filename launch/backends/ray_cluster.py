@@ -37,7 +37,9 @@ def connect(config: LocalRay | Slurm, run: str) -> Iterator[str]:
     elif isinstance(config, LocalRay):
         options |= _start_options(config)
     else:
-        raise ConfigError("launch=slurm runs on the Ray of its job, and RAY_ADDRESS is not set; submit with `fmtrain run`")
+        raise ConfigError(
+            "launch=slurm runs on the Ray of its job, and RAY_ADDRESS is not set; submit with `fmtrain run`"
+        )
     import ray
 
     handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
@@ -55,6 +57,7 @@ def _start_options(config: LocalRay) -> dict[str, Any]:
     if config.auth not in ("disabled", "token"):
         raise ConfigError(f"launch.auth={config.auth}: expected disabled or token")
     os.environ["RAY_AUTH_MODE"] = config.auth
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # what keeps Ray on loopback; Linux too, whatever its name
     if config.auth == "token":
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_urlsafe(32))
     return {
@@ -63,7 +66,6 @@ def _start_options(config: LocalRay) -> dict[str, Any]:
         "object_store_memory": config.object_store_mb * 1_000_000,
         "include_dashboard": config.dashboard,
         "dashboard_host": "127.0.0.1",
-        "_node_ip_address": "127.0.0.1",
     }
 
 
@@ -117,7 +119,10 @@ class RayJob:
 
     def _start(self, command: Command, run: str) -> None:
         ray = self.ray
-        bundle = {"CPU": 0.001 if command.pool else float(command.cpus), **({"GPU": float(command.gpus)} if command.gpus else {})}
+        bundle = {
+            "CPU": 0.001 if command.pool else float(command.cpus),
+            **({"GPU": float(command.gpus)} if command.gpus else {}),
+        }
         self.group = ray.util.placement_group([bundle] * command.ranks, strategy="SPREAD")
         if not self.group.wait(PLACEMENT_WAIT):
             have = {k: v for k, v in ray.cluster_resources().items() if k in ("CPU", "GPU")}
@@ -140,10 +145,16 @@ class RayJob:
         self.actors = [self.actors[i] for i in order]
         envs = rank_envs([placed[i] for i in order])
         # a node keeps its own environment (Ray's, Slurm's); the command adds to it
-        base = {k: v for k, v in worker_env(command).items() if k not in os.environ or k in ("OMP_NUM_THREADS", "PATH", *command.env)}
+        base = {
+            k: v
+            for k, v in worker_env(command).items()
+            if k not in os.environ or k in ("OMP_NUM_THREADS", "PATH", *command.env)
+        }
         base["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
         log = str(command.log_dir / "launcher.log")
-        self.futures = [a.run.remote(command.argv, {**base, **env}, log) for a, env in zip(self.actors, envs, strict=True)]
+        self.futures = [
+            a.run.remote(command.argv, {**base, **env}, log) for a, env in zip(self.actors, envs, strict=True)
+        ]
 
     def wait(self, timeout: float) -> int | None:
         """One rank that fails ends the command: the others are stopped and killed."""
@@ -219,5 +230,3 @@ class RayBackend:
 
     def submit(self, command: Command) -> RayJob:
         return RayJob(command, self.run)
-
-

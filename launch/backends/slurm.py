@@ -225,7 +225,7 @@ def _slurm(*argv: str, env: dict[str, str] | None = None) -> "subprocess.Complet
 def _clean_environment() -> dict[str, str]:
     """Ours without what a surrounding job or Ray set: sbatch hands it all on, and srun in the job would obey it."""
     keep = {"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT"}
-    drop = ("SLURM_", "SRUN_", "FMTRAIN_", "RAY_ADDRESS", "RAY_AUTH_")
+    drop = ("SLURM_", "SRUN_", "FMTRAIN_JOB", "FMTRAIN_RUN", "RAY_ADDRESS", "RAY_AUTH_")
     return {name: value for name, value in os.environ.items() if name in keep or not name.startswith(drop)}
 
 

@@ -32,7 +32,11 @@ def test_every_recipe_composes(recipe: str) -> None:
 
 @pytest.mark.parametrize(("group", "option"), [(g, o) for g in GROUPS for o in options(g)])
 def test_every_option_composes_and_passes_its_schema(group: str, option: str) -> None:
-    slot = f"{group}@{next(s for s in _slots(group) if 'pretrain' in s)}" if group in ("objective", "optim", "schedule", "zero") else group
+    slot = (
+        f"{group}@{next(s for s in _slots(group) if 'pretrain' in s)}"
+        if group in ("objective", "optim", "schedule", "zero")
+        else group
+    )
     overrides = [f"{slot}={option}"]
     if option == "hf":
         overrides += HF
@@ -75,7 +79,11 @@ def misspellings(key: str) -> list[str]:
     """One character dropped, doubled, and replaced, in the last part and, where there is one, in an earlier part."""
     head, _, last = key.rpartition(".")
     middle = len(last) // 2
-    changed = [last[:middle] + last[middle + 1 :], last[:middle] + last[middle] * 2 + last[middle + 1 :], last[:-1] + "q"]
+    changed = [
+        last[:middle] + last[middle + 1 :],
+        last[:middle] + last[middle] * 2 + last[middle + 1 :],
+        last[:-1] + "q",
+    ]
     found = [f"{head}.{word}" if head else word for word in changed if word]
     if head:
         found.append(f"{head[:-1]}.{last}")
@@ -143,7 +151,9 @@ def test_contradictions_name_both_fields(overrides: list[str], names: list[str])
 
 
 def test_by_group_and_by_value() -> None:
-    root = compose(["objective@stages.dpo.objective=dpo", "stages.dpo.objective.beta=0.2", "zero@stages.sft.zero=stage3"])
+    root = compose(
+        ["objective@stages.dpo.objective=dpo", "stages.dpo.objective.beta=0.2", "zero@stages.sft.zero=stage3"]
+    )
     assert root.stages.dpo is not None and root.stages.sft is not None
     assert root.stages.dpo.objective.beta == 0.2  # type: ignore[attr-defined]
     assert root.stages.sft.zero.stage == 3
@@ -188,7 +198,11 @@ sys.exit(code)
 """
     begun = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env={"FMTRAIN_STORE": "store", "PATH": ""}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"FMTRAIN_STORE": "store", "PATH": ""},
     )
     spent = time.monotonic() - begun
     wrong = any("=" in a for a in args)

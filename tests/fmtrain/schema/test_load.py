@@ -48,7 +48,17 @@ def test_refused(path: str, value: Any, says: str) -> None:
 
 def test_identity_is_what_changes_the_result() -> None:
     base = identity(train_job())
-    for path, value in [("stage.micro_batch_size", 2), ("stage.zero.stage", 3), ("checkpoint.every_steps", 7), ("stage.log_every", 1)]:
+    for path, value in [
+        ("stage.micro_batch_size", 2),
+        ("stage.zero.stage", 3),
+        ("checkpoint.every_steps", 7),
+        ("stage.log_every", 1),
+    ]:
         assert identity(load(TrainJob, change(path, value))) == base, path
-    for path, value in [("seed", 2), ("stage.objective.beta", 0.1), ("stage.global_batch_size", 32), ("stage.precision", "bf16")]:
+    for path, value in [
+        ("seed", 2),
+        ("stage.objective.beta", 0.1),
+        ("stage.global_batch_size", 32),
+        ("stage.precision", "bf16"),
+    ]:
         assert identity(load(TrainJob, change(path, value))) != base, path

@@ -1,0 +1,325 @@
+"""The examples stage: SFT rows and preference rows with their split, untokenized, from functions or from users' rows.
+
+Knows the artifact's five files and how rows are sampled, set apart and counted; what a row is, is rows.py's affair, and
+what a corruption is, corruptions.py's.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import orjson
+
+from data_pipelines.corpus_reader import Split, documents
+from data_pipelines.corruptions import HELDOUT_KIND, TRAINED_KINDS, Corruptor, rank, words
+from data_pipelines.functions import Function, LeftOut, extract
+from data_pipelines.rows import FORMS, Message, PreferenceRow, SftRow, Unfit, normalise
+from data_pipelines.sources import is_heldout
+from data_pipelines.sources.records import read_lines
+from data_pipelines.stages.tokenizer import load
+from fmtrain.errors import InputError
+from fmtrain.run.stage import Source, Stage
+from fmtrain.run.worker import Progress, Result
+from fmtrain.schema.corpus import ExamplesJob, ExamplesStage, Rows
+
+SPLITS: tuple[Split, ...] = ("train", "heldout")
+R = TypeVar("R", SftRow, PreferenceRow)
+
+
+@dataclass
+class Examples:
+    """What the stage writes, by split."""
+
+    sft: dict[Split, list[SftRow]] = field(default_factory=lambda: {s: [] for s in SPLITS})
+    preference: dict[Split, list[PreferenceRow]] = field(default_factory=lambda: {s: [] for s in SPLITS})
+    unfit: list[Unfit] = field(default_factory=list)
+
+
+def run(stage: Stage) -> Result:
+    """Rows of the user's where the data is rows, else examples from the functions of the corpus."""
+    job = stage.job_as(ExamplesJob)
+    if isinstance(job.data, Rows):
+        examples, counts = from_rows(stage, job, job.data)
+    else:
+        examples, counts = from_functions(stage, job)
+    for split in SPLITS:
+        counts[f"sft_{split}"] = _write(stage.out / f"sft.{split}.jsonl", examples.sft[split])
+        counts[f"preference_{split}"] = _write(stage.out / f"preference.{split}.jsonl", examples.preference[split])
+    _write_lines(stage.out / "unfit.jsonl", examples.unfit)
+    return Result(counts=counts)
+
+
+def _write(path: Path, rows: Sequence[SftRow] | Sequence[PreferenceRow]) -> int:
+    _write_lines(path, sorted(rows, key=lambda row: row.id))
+    return len(rows)
+
+
+def _write_lines(path: Path, rows: Iterable[SftRow | PreferenceRow | Unfit]) -> None:
+    with open(path, "w", encoding="utf-8", newline="\n") as f:
+        for row in rows:
+            f.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
+
+
+def sample(rows: Sequence[R], limit: int | None, seed: int) -> list[R]:
+    """At most `limit` rows, the first in the order of a hash of seed and id: independent of the order they came in."""
+    return sorted(rows, key=lambda row: (rank(seed, "sample", row.id), row.id))[:limit]
+
+
+# ---------------------------------------------------------------------------------------------- functions of a corpus
+
+
+def from_functions(stage: Stage, job: ExamplesJob) -> tuple[Examples, dict[str, object]]:
+    """SFT rows signature and docstring -> body, preference rows body against corruption; split as their documents."""
+    examples, left_out = Examples(), Counter[str]()
+    functions: dict[Split, list[Function]] = {}
+    known: dict[str, frozenset[str]] = {}
+    progress, read = Progress(stage, "documents"), 0
+    for split in SPLITS:
+        functions[split] = []
+        for document in documents(stage.input("corpus"), split):
+            read += 1
+            progress.update(read)
+            for found in extract(document, job.stage):
+                if isinstance(found, LeftOut):
+                    left_out[found.reason] += 1
+                    examples.unfit.append(Unfit(found.document, found.line, found.reason))
+                else:
+                    functions[split].append(found)
+                    known[document.id] = known.get(document.id) or words(document.text)
+    if not functions["train"]:
+        raise InputError(_no_function(stage, read, left_out, job.stage))
+    repeated, in_train = _drop_repeats(functions)
+    counts: dict[str, object] = {
+        "documents": read,
+        "functions_train": len(functions["train"]),
+        "functions_heldout": len(functions["heldout"]),
+        "left_out": dict(sorted(left_out.items())),
+        "repeated": repeated,
+        "heldout_in_train": in_train,
+    }
+    limits: dict[Split, int | None] = {"train": job.stage.max_sft_rows, "heldout": job.stage.max_heldout_rows}
+    for split in SPLITS:
+        examples.sft[split] = sample([_sft_row(f) for f in functions[split]], limits[split], job.seed)
+    tokenizer = load(stage.input("tokenizer"))
+    count = lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)  # noqa: E731
+    pairs = {
+        "train": _trained_pairs(functions["train"], known, job),
+        "heldout": _heldout_pairs(functions["heldout"], known, job, count),
+    }
+    for split in SPLITS:
+        examples.preference[split], counts[f"kind_not_applicable_{split}"] = pairs[split]
+    # the name says what they are: corruptions that a program made, not what any person preferred
+    counts["synthetic_corruptions"] = {
+        split: dict(sorted(Counter(row.kind for row in examples.preference[split]).items())) for split in SPLITS
+    }
+    return examples, counts
+
+
+def _no_function(stage: Stage, read: int, left_out: Counter[str], limits: ExamplesStage) -> str:
+    reasons = "; ".join(f"{n} {reason}" for reason, n in left_out.most_common(5)) or "nothing was found in them"
+    return (
+        f"{stage.input('corpus')}: none of its {read} documents gives a Python function with a docstring to train on, "
+        f"a prompt of {limits.min_prompt}-{limits.max_prompt} and a body of {limits.min_response}-"
+        f"{limits.max_response} characters ({reasons}). Where the corpus is not Python, leave out what needs examples: "
+        "stages.examples=null, and sft, reference and dpo likewise"
+    )
+
+
+def _drop_repeats(functions: dict[Split, list[Function]]) -> tuple[int, int]:
+    """Keep the first of identical (prompt, response), training split first; how many were dropped in a split, and how
+    many held-out ones because the training split has them."""
+    repeated = in_train = 0
+    train: set[tuple[str, str]] = set()
+    for split in SPLITS:
+        seen: set[tuple[str, str]] = set()
+        kept = []
+        for function in sorted(functions[split], key=lambda f: f.id):
+            key = (function.prompt, function.response)
+            if key in train:
+                in_train += 1
+            elif key in seen:
+                repeated += 1
+            else:
+                seen.add(key)
+                kept.append(function)
+        functions[split] = kept
+        train = seen if split == "train" else train
+    return repeated, in_train
+
+
+def _sft_row(function: Function) -> SftRow:
+    messages = (Message("user", function.prompt), Message("assistant", function.response))
+    return SftRow(function.id, function.group, messages)
+
+
+def _pair(function: Function, kind: str, corruptor: Corruptor) -> PreferenceRow | None:
+    rejected = corruptor.corrupt(function, kind)
+    if rejected is None:
+        return None
+    assert rejected != function.response, (function.id, kind)
+    prompt = (Message("user", function.prompt),)
+    return PreferenceRow(f"{function.id}:{kind}", function.group, kind, prompt, function.response, rejected)
+
+
+def _by_hash(functions: list[Function], seed: int) -> Iterator[Function]:
+    return iter(sorted(functions, key=lambda f: (rank(seed, "preference", f.id), f.id)))
+
+
+def _trained_pairs(
+    functions: list[Function], known: dict[str, frozenset[str]], job: ExamplesJob
+) -> tuple[list[PreferenceRow], dict[str, int]]:
+    """One pair a function, its kind drawn by hash; where that kind does not apply, the next one that does."""
+    corruptor = Corruptor(functions, known, job.seed)
+    rows: list[PreferenceRow] = []
+    failed = Counter[str]()
+    for function in _by_hash(functions, job.seed):
+        if len(rows) == job.stage.max_preference_rows:
+            break
+        first = rank(job.seed, "kind", function.id)
+        for i in range(len(TRAINED_KINDS)):
+            kind = TRAINED_KINDS[(first + i) % len(TRAINED_KINDS)]
+            if row := _pair(function, kind, corruptor):
+                rows.append(row)
+                break
+            failed[kind] += 1
+    return rows, dict(sorted(failed.items()))
+
+
+def _heldout_pairs(
+    functions: list[Function], known: dict[str, frozenset[str]], job: ExamplesJob, count: Callable[[str], int]
+) -> tuple[list[PreferenceRow], dict[str, int]]:
+    """Every kind that applies to a function, the held-out kind among them; `max_heldout_rows` is a limit a kind."""
+    corruptor = Corruptor(functions, known, job.seed, count)
+    rows: list[PreferenceRow] = []
+    failed = Counter[str]()
+    for kind in (*TRAINED_KINDS, HELDOUT_KIND):
+        made = 0
+        for function in _by_hash(functions, job.seed):
+            if made == job.stage.max_heldout_rows:
+                break
+            if row := _pair(function, kind, corruptor):
+                rows.append(row)
+                made += 1
+            else:
+                failed[kind] += 1
+    return rows, dict(sorted(failed.items()))
+
+
+# -------------------------------------------------------------------------------------------------- rows of the user's
+
+
+def from_rows(stage: Stage, job: ExamplesJob, data: Rows) -> tuple[Examples, dict[str, object]]:
+    """The user's rows, normalised; identical ones collapse, unfit ones are named, none is lost without a count."""
+    examples, read, repeated = Examples(), 0, 0
+    rows: dict[str, SftRow | PreferenceRow] = {}
+    keys, progress = Counter[str](), Progress(stage, "rows")
+    for source in sorted(stage.sources, key=lambda s: (s.name, s.sha256)):
+        for number, line in _numbered(source):
+            read += 1
+            progress.update(read)
+            row = _row(line, data, keys)
+            if isinstance(row, str):
+                examples.unfit.append(Unfit(source.name, number, row))
+                if len(examples.unfit) > data.max_bad_rows:
+                    raise InputError(_too_many_unfit(examples.unfit, rows, keys, data, read))
+            elif row.id in rows:
+                repeated += 1
+            else:
+                rows[row.id] = row
+    if not rows:
+        raise InputError(_none_usable(examples.unfit, keys, read))
+    sft = [row for row in rows.values() if isinstance(row, SftRow)]
+    preference = [row for row in rows.values() if isinstance(row, PreferenceRow)]
+    limits = job.stage
+    examples.sft = _split(sft, data.heldout_modulus, limits.max_sft_rows, limits.max_heldout_rows, job.seed)
+    examples.preference = _split(
+        preference, data.heldout_modulus, limits.max_preference_rows, limits.max_heldout_rows, job.seed
+    )
+    counts: dict[str, object] = {
+        "read": read,
+        "repeated": repeated,
+        "unfit": len(examples.unfit),
+        "sft_rows": len(sft),
+        "preference_rows": len(preference),
+    }
+    return examples, counts
+
+
+def _numbered(source: Source) -> Iterator[tuple[int, bytes]]:
+    """The lines with their numbers from 1; a blank line is no row."""
+    empty = True
+    for number, line in enumerate(read_lines(source), 1):
+        if not line.strip():
+            continue
+        if empty and line.lstrip().startswith(b"["):
+            raise InputError(
+                f"{source.path} is a JSON array, and a row is expected on each line (JSON lines). "
+                "Convert it, e.g. with jq -c '.[]' FILE > rows.jsonl"
+            )
+        empty = False
+        yield number, line
+
+
+def _row(line: bytes, data: Rows, keys: Counter[str]) -> SftRow | PreferenceRow | str:
+    try:
+        decoded = orjson.loads(line)  # refuses bad UTF-8, lone surrogates and NaN
+    except orjson.JSONDecodeError as e:
+        return f"not JSON: {str(e)[:120]}"
+    row = normalise(decoded, data)
+    if isinstance(row, str) and isinstance(decoded, dict):
+        keys[", ".join(sorted(decoded)[:12])] += 1
+    return row
+
+
+def _heldout_ids(rows: Sequence[R], modulus: int) -> frozenset[str]:
+    """The rows set apart, by the hash of their group; by their own where all are of one group.
+
+    Of two rows or more that can be told apart one is always held out and one never, however few they are.
+    """
+    by_group = len({row.group for row in rows}) > 1
+    unit_of = {row.id: row.group if by_group else row.id for row in rows}
+    units = set(unit_of.values())
+    heldout = {u for u in units if is_heldout(u, modulus)}
+    if len(units) > 1 and not heldout:
+        heldout = {min(units)}
+    elif len(units) > 1 and heldout == units:
+        heldout.remove(max(units))
+    return frozenset(id_ for id_, unit in unit_of.items() if unit in heldout)
+
+
+def _split(
+    rows: Sequence[R], modulus: int, max_train: int | None, max_heldout: int | None, seed: int
+) -> dict[Split, list[R]]:
+    heldout = _heldout_ids(rows, modulus)
+    return {
+        "train": sample([row for row in rows if row.id not in heldout], max_train, seed),
+        "heldout": sample([row for row in rows if row.id in heldout], max_heldout, seed),
+    }
+
+
+def _found(unfit: list[Unfit], keys: Counter[str]) -> str:
+    first = unfit[0]
+    seen = "; ".join(f"{n} rows with the keys {names}" for names, n in keys.most_common(3))
+    return f"first {first.file} line {first.line}: {first.reason}" + (f". Found: {seen}" if seen else "")
+
+
+def _none_usable(unfit: list[Unfit], keys: Counter[str], read: int) -> str:
+    if not unfit:
+        return f"data.files hold no row at all. Expected JSON lines of one of these forms - {FORMS}"
+    return (
+        f"none of the {read} rows in data.files is usable; {_found(unfit, keys)}. Expected one of the forms - {FORMS}"
+    )
+
+
+def _too_many_unfit(
+    unfit: list[Unfit], rows: dict[str, SftRow | PreferenceRow], keys: Counter[str], data: Rows, read: int
+) -> str:
+    if not rows:
+        return _none_usable(unfit, keys, read)
+    return (
+        f"more than data.max_bad_rows={data.max_bad_rows} of the first {read} rows fit no form; {_found(unfit, keys)}. "
+        f"Mend the rows or raise data.max_bad_rows. Expected one of these forms - {FORMS}"
+    )

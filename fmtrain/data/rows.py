@@ -1,0 +1,135 @@
+"""Reads an `examples` artifact: SFT rows and preference rows, tokenized, those too long left out and counted.
+
+Training, the reference stage and evaluation select rows by the same rule here, so that they mean the same rows.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from transformers import PreTrainedTokenizerBase
+
+from fmtrain.data.chat import Encoded, encode_chat, encode_pair
+from fmtrain.errors import InputError, StoreError
+
+E = TypeVar("E")
+
+
+@dataclass(frozen=True)
+class SftRow:
+    """One chat as tokens."""
+
+    id: str
+    encoded: Encoded
+
+
+@dataclass(frozen=True)
+class PreferenceRow:
+    """One prompt with two responses as tokens; `kind` says how the rejected one came about."""
+
+    id: str
+    kind: str
+    chosen: Encoded
+    rejected: Encoded
+
+
+@dataclass(frozen=True)
+class Selected(Generic[E]):
+    """Rows by number, in the file's order, and what became of the others.
+
+    counts: rows (kept), too_long, refused (by the chat template), not_needed (beyond max_rows, not tokenized).
+    """
+
+    rows: list[E]
+    counts: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> E:
+        return self.rows[i]
+
+
+def sft_rows(
+    path: Path, tokenizer: PreTrainedTokenizerBase, sequence_length: int, max_rows: int | None = None
+) -> Selected[SftRow]:
+    """The usable rows of an SFT file; a row is too long when its chat has more than `sequence_length` tokens."""
+
+    def encode(row: dict[str, Any]) -> SftRow | None:
+        encoded = encode_chat(tokenizer, row["messages"])
+        return SftRow(row["id"], encoded) if len(encoded.ids) <= sequence_length else None
+
+    return _select(path, encode, sequence_length, max_rows)
+
+
+def preference_rows(
+    path: Path, tokenizer: PreTrainedTokenizerBase, sequence_length: int, max_rows: int | None = None
+) -> Selected[PreferenceRow]:
+    """The usable rows of a preference file; both responses with their prompt must fit `sequence_length` tokens."""
+
+    def encode(row: dict[str, Any]) -> PreferenceRow | None:
+        chosen = encode_pair(tokenizer, row["prompt"], row["chosen"])
+        rejected = encode_pair(tokenizer, row["prompt"], row["rejected"])
+        if max(len(chosen.ids), len(rejected.ids)) > sequence_length:
+            return None
+        return PreferenceRow(row["id"], row["kind"], chosen, rejected)
+
+    return _select(path, encode, sequence_length, max_rows)
+
+
+def require(selected: Selected[Any], path: Path, sequence_length: int) -> None:
+    """InputError with the counts where no row is usable."""
+    if not selected.rows:
+        raise InputError(
+            f"{path} gives no usable row: {selected.counts['too_long']} longer than sequence_length={sequence_length}, "
+            f"{selected.counts['refused']} refused by the chat template (the log names the first), of "
+            f"{sum(selected.counts.values())}; give a larger sequence_length or other rows"
+        )
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of one of our own JSON-lines files; StoreError names the line that is damaged."""
+    try:
+        with open(path, encoding="utf-8") as f:
+            for number, line in enumerate(f, 1):
+                try:
+                    yield json.loads(line)
+                except ValueError as e:
+                    raise StoreError(
+                        f"{path}:{number} is damaged: {e}; remove this version and make it again"
+                    ) from None
+    except FileNotFoundError:
+        raise StoreError(f"{path} is missing; remove this version, and the same command makes it again") from None
+
+
+def _select(
+    path: Path, encode: Callable[[dict[str, Any]], E | None], sequence_length: int, max_rows: int | None
+) -> Selected[E]:
+    """The first `max_rows` usable rows in the order of sha256(id): a sample independent of the file's order."""
+    raw = list(read_jsonl(path))
+    order = sorted(range(len(raw)), key=lambda i: (hashlib.sha256(str(raw[i]["id"]).encode()).digest(), i))
+    counts = {"rows": 0, "too_long": 0, "refused": 0, "not_needed": 0}
+    kept: dict[int, E] = {}
+    for i in order:
+        if max_rows is not None and len(kept) >= max_rows:
+            counts["not_needed"] += 1
+            continue
+        try:
+            row = encode(raw[i])
+        except KeyError as e:
+            raise StoreError(f"{path}: row {raw[i].get('id')!r} lacks {e}; make the examples again") from None
+        except InputError as e:
+            if not counts["refused"]:
+                print(f"{path.name}: row {raw[i]['id']!r} left out: {e}", file=sys.stderr, flush=True)
+            counts["refused"] += 1
+            continue
+        if row is None:
+            counts["too_long"] += 1
+        else:
+            kept[i] = row
+    counts["rows"] = len(kept)
+    return Selected([kept[i] for i in sorted(kept)], counts)

@@ -1,0 +1,108 @@
+"""Shared by the corpus wing's tests: a stage folder made by hand, run in this process or in one of its own."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fmtrain.run.stage import Source, Stage, read_stage, write_stage
+from fmtrain.run.storage import fresh_dir, sha256_file
+from fmtrain.run.worker import Result
+from fmtrain.schema.corpus import CorpusJob
+from fmtrain.schema.load import dump
+
+_RAY_HEAD = """
+import sys, ray
+c = ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80_000_000, logging_level="ERROR",
+             _temp_dir=sys.argv[1])
+print(c.address_info["gcs_address"], flush=True)
+sys.stdin.read()
+"""
+# Ray replaces 127.0.0.1 by the machine's address unless it is told that there is no cluster.
+_RAY_ENV = {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@dataclass
+class CorpusRun:
+    """A corpus stage's folder and what its artifact holds."""
+
+    folder: Path
+
+    @property
+    def stage(self) -> Stage:
+        return read_stage(self.folder)
+
+    @property
+    def out(self) -> Path:
+        return self.stage.out
+
+    def run(self) -> Result:
+        from data_pipelines.stages import corpus
+
+        fresh_dir(self.out)
+        return corpus.run(self.stage)
+
+    def start(self, **env: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "data_pipelines", str(self.folder)]
+        return subprocess.Popen(command, text=True, stderr=subprocess.PIPE, env={**os.environ, **env})
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """Decoded lines of all files of the artifact whose name begins with `name`."""
+        files = sorted(p for p in self.out.rglob("*.gz") if p.relative_to(self.out).as_posix().startswith(name))
+        return [json.loads(line) for p in files for line in gzip.decompress(p.read_bytes()).splitlines()]
+
+    def ids(self, name: str) -> list[str]:
+        return [row["id"] for row in self.rows(name)]
+
+    def files(self) -> dict[str, bytes]:
+        return {p.relative_to(self.out).as_posix(): p.read_bytes() for p in self.out.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def make_corpus(tmp_path: Path) -> Any:
+    """(job, files, root, tasks, executor) -> a CorpusRun that stands ready; files are named relative to root."""
+
+    def make(
+        job: CorpusJob, files: list[Path], root: Path, tasks: int = 2, executor: str = "inline", name: str = "run"
+    ) -> CorpusRun:
+        sources = [Source(str(p), p.relative_to(root).as_posix(), sha256_file(p)) for p in files]
+        folder = tmp_path / name / "stage"
+        resources = {"ranks": 1, "tasks": tasks, "executor": executor}
+        work = str(tmp_path / name / "work")
+        write_stage(folder, Stage("corpus", "corpus", "corpus", "f", "r", dump(job), {}, {}, sources, work, resources))
+        return CorpusRun(folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def ray_env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Environment of a process that finds a real Ray with two CPUs on loopback; it ends with the tests."""
+    folder = tmp_path_factory.mktemp("ray")
+    environment = {**os.environ, **_RAY_ENV}
+    head = subprocess.Popen(
+        [sys.executable, "-c", _RAY_HEAD, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    )
+    assert head.stdout is not None and head.stdin is not None
+    address = head.stdout.readline().strip()
+    assert address.startswith("127.0.0.1:"), f"Ray listens at {address!r}"
+    yield {**_RAY_ENV, "RAY_ADDRESS": address}
+    head.stdin.close()
+    head.wait(timeout=30)

@@ -1,0 +1,186 @@
+"""The reference and the evaluate stage whole, as a worker runs them."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fmtrain.data.chat import encode_pair
+from fmtrain.errors import ConfigError, InputError, StoreError
+from fmtrain.evaluate import evaluate, records, reference
+from fmtrain.evaluate.__main__ import run
+from fmtrain.evaluate.inputs import heldout_documents
+from fmtrain.evaluate.preference import IMPLICIT
+from fmtrain.evaluate.scoring import score_rows
+from fmtrain.models import load_model, load_tokenizer
+from fmtrain.run.stage import Stage, write_stage
+from fmtrain.run.worker import Result
+from fmtrain.schema.evaluation import EvaluateJob, EvaluateStage, ReferenceJob, ReferenceStage
+from tests.fmtrain.evaluate.conftest import Lineage
+
+REFERENCE = ReferenceJob(ReferenceStage(sequence_length=96, batch_size=4))
+EVALUATE = EvaluateJob(
+    1, EvaluateStage(sequence_length=32, example_length=96, bootstrap=50, samples=1, sample_tokens=6, batch_size=4), 0.1
+)
+
+
+def go(stage: Stage) -> Result:
+    stage.out.mkdir(parents=True, exist_ok=True)
+    return run(stage)
+
+
+@pytest.fixture(scope="session")
+def reference_stage(lineage: Lineage, tmp_path_factory: pytest.TempPathFactory) -> tuple[Stage, Result]:
+    work = tmp_path_factory.mktemp("reference")
+    stage = lineage.stage("reference", REFERENCE, ["examples"], work, model=lineage.folders["sft"])
+    return stage, go(stage)
+
+
+@pytest.fixture(scope="session")
+def evaluated(
+    lineage: Lineage, reference_stage: tuple[Stage, Result], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Stage, Result]:
+    work = tmp_path_factory.mktemp("evaluate")
+    roles = ["corpus", "tokens", "examples", "pretrain", "sft", "dpo"]
+    stage = lineage.stage("evaluate", EVALUATE, roles, work, reference=reference_stage[0].out)
+    return stage, go(stage)
+
+
+def test_reference_rows(lineage: Lineage, reference_stage: tuple[Stage, Result]) -> None:
+    stage, result = reference_stage
+    lines = [json.loads(line) for line in (stage.out / "reference.jsonl").read_text().splitlines()]
+    assert [r["id"] for r in lines] == sorted(r["id"] for r in lines)
+    assert len(lines) == 6 + 16 == result.counts["rows"]
+    assert (result.counts["too_long"], result.counts["train_too_long"]) == (2, 1)
+    tokenizer = load_tokenizer(lineage.folders["sft"])
+    model = load_model(lineage.folders["sft"], "causal")
+    found = {r["id"]: r for r in lines}
+    for row in map(json.loads, (lineage.folders["examples"] / "preference.train.jsonl").read_text().splitlines()[:6]):
+        for side in ("chosen", "rejected"):
+            (alone,) = score_rows(model, [encode_pair(tokenizer, row["prompt"], row[side])], 1)
+            assert found[row["id"]][side] == pytest.approx(alone.logprob, rel=1e-5)
+            assert found[row["id"]][f"{side}_tokens"] == alone.tokens
+
+
+def test_reference_takes_a_limit_of_training_rows_alone(lineage: Lineage, tmp_path: Path) -> None:
+    job = ReferenceJob(replace(REFERENCE.stage, max_rows=2))
+    result = go(lineage.stage("reference", job, ["examples"], tmp_path, model=lineage.folders["sft"]))
+    assert (result.counts["train_rows"], result.counts["heldout_rows"]) == (2, 16)
+
+
+def test_reference_beyond_the_models_positions_is_refused(lineage: Lineage, tmp_path: Path) -> None:
+    job = ReferenceJob(ReferenceStage(sequence_length=4096))
+    with pytest.raises(InputError, match="4096 is beyond the model's 128"):
+        go(lineage.stage("reference", job, ["examples"], tmp_path, model=lineage.folders["sft"]))
+
+
+def test_reference_without_a_row_that_fits(lineage: Lineage, tmp_path: Path) -> None:
+    job = ReferenceJob(ReferenceStage(sequence_length=8))
+    with pytest.raises(InputError, match="24 are longer"):
+        go(lineage.stage("reference", job, ["examples"], tmp_path, model=lineage.folders["sft"]))
+
+
+def test_evaluation_is_complete(evaluated: tuple[Stage, Result]) -> None:
+    stage, result = evaluated
+    found = records.read(stage.out)
+    assert [t.name for t in found.text] == ["pretrain", "sft", "dpo", "gzip -9", "xz -9", "token unigram"]
+    assert len({t.bytes for t in found.text}) == 1
+    for text in found.text:
+        assert text.bits_per_byte.low <= text.bits_per_byte.value <= text.bits_per_byte.high
+    assert [r.name for r in found.responses] == ["pretrain", "sft", "dpo"]
+    assert found.heldout_kinds == ["foreign_name"] and found.synthetic
+    scorers = {p.scorer for p in found.preferences}
+    assert {IMPLICIT, "shorter response", "longer response", "parses", "sft: mean log-probability"} <= scorers
+    by = {(p.scorer, p.kind): p for p in found.preferences}
+    assert by["parses", "bracket"].accuracy.value == 1.0
+    assert by["parses", "foreign_name"].accuracy.value == 0.5
+    assert by[IMPLICIT, "foreign_name"].pairs == 8 and by[IMPLICIT, "all"].pairs == 16
+    assert result.counts["preference_too_long"] == 1
+    assert result.metrics["dpo_heldout_kind_accuracy"] == by[IMPLICIT, "foreign_name"].accuracy.value
+    assert {"pretrain_bits_per_byte", "gzip_bits_per_byte", "xz_bits_per_byte"} <= set(result.metrics)
+    verdict = found.verdicts[-1]
+    assert "On the held-out kind foreign_name" in verdict.sentence
+    assert verdict.holds == (verdict.value > verdict.baseline_value)
+    assert all(len(c.steps) <= 400 and c.steps[-1] == 900 for c in found.curves)
+    assert {s.form for s in found.samples} == {"text", "chat"}
+
+
+def test_report_is_self_contained_and_holds_the_numbers(evaluated: tuple[Stage, Result]) -> None:
+    stage, _ = evaluated
+    html, found = (stage.out / "report.html").read_text(), records.read(stage.out)
+    assert not re.search(r"(?:src|href|url|@import|xlink)\s*[=(]?\s*[\"']?\s*(?:https?:)?//", html)
+    assert "<script" not in html and "<link" not in html
+    for text in found.text:
+        assert f"{text.bits_per_byte.value:.3f}" in html
+    for p in found.preferences:
+        assert f"{100 * p.accuracy.value:.1f}%" in html
+    assert "synthetic corruptions, never human preferences" in html
+    assert "<polyline" in html and "training of pretrain: rows" in html
+    assert all(role in html for role in ("tokens@v1", "dpo@v1"))
+
+
+def test_the_same_again_bit_for_bit(lineage: Lineage, evaluated: tuple[Stage, Result], tmp_path: Path) -> None:
+    stage = replace(evaluated[0], work=str(tmp_path / "work"), folder=tmp_path)
+    go(stage)
+    for name in ("evaluation.json", "report.html"):
+        assert (stage.out / name).read_bytes() == (evaluated[0].out / name).read_bytes()
+
+
+def test_a_masked_model(lineage: Lineage, tmp_path: Path) -> None:
+    stage = lineage.stage("evaluate", EVALUATE, ["corpus", "tokens"], tmp_path, pretrain=lineage.folders["masked"])
+    result = go(stage)
+    found = records.read(stage.out)
+    assert not found.text and found.masked[0].commonest_accuracy is not None
+    assert result.metrics["pretrain_masked_accuracy"] == found.masked[0].accuracy.value
+    assert {s.form for s in found.samples} == {"masked"}
+    assert "always the commonest training token" in (stage.out / "report.html").read_text()
+
+
+def test_a_base_model_on_rows_alone(lineage: Lineage, tmp_path: Path) -> None:
+    stage = lineage.stage("evaluate", EVALUATE, ["examples", "base"], tmp_path)
+    go(stage)
+    found = records.read(stage.out)
+    assert not found.text and not found.verdicts and found.responses[0].name == "base"
+
+
+def test_nothing_to_evaluate(lineage: Lineage, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no model"):
+        go(lineage.stage("evaluate", EVALUATE, ["corpus"], tmp_path))
+    with pytest.raises(InputError, match="nothing to evaluate on"):
+        go(lineage.stage("evaluate", EVALUATE, ["pretrain"], tmp_path))
+    with pytest.raises(ConfigError, match="not 'pretrain'"):
+        go(lineage.stage("pretrain", EVALUATE, ["corpus"], tmp_path))
+
+
+def test_a_limit_of_bytes_takes_whole_documents(lineage: Lineage) -> None:
+    corpus = lineage.folders["corpus"]
+    every = heldout_documents(corpus, None)
+    some = heldout_documents(corpus, sum(d.bytes for d in every) - 1)
+    one = heldout_documents(corpus, 1)
+    assert len(every) == 4 and len(one) == 1 and one[0] in some and set(some) < set(every)
+
+
+def test_a_damaged_corpus_is_named(tmp_path: Path) -> None:
+    (tmp_path / "heldout").mkdir()
+    (tmp_path / "heldout" / "00000.jsonl.gz").write_bytes(b"no gzip")
+    with pytest.raises(StoreError, match=r"00000\.jsonl\.gz is damaged"):
+        heldout_documents(tmp_path, None)
+
+
+def test_neither_hydra_nor_ray_nor_deepspeed_is_imported(lineage: Lineage, tmp_path: Path) -> None:
+    stage = lineage.stage("reference", REFERENCE, ["examples"], tmp_path, model=lineage.folders["sft"])
+    write_stage(tmp_path / "stage", stage)
+    blocked = ["hydra", "omegaconf", "ray", "datatrove", "wandb", "deepspeed"]
+    code = (
+        f"import sys, runpy; sys.modules |= dict.fromkeys({blocked!r})\n"
+        f"import fmtrain.evaluate.evaluate, fmtrain.generate; sys.argv = ['x', {str(tmp_path / 'stage')!r}]\n"
+        "runpy.run_module('fmtrain.evaluate', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "work" / "result.json").read_text())["counts"]["rows"] == 22
+    assert (stage.out / reference.FILE).is_file() and evaluate.MODELS

@@ -1,0 +1,134 @@
+"""A published folder: what it holds, that it loads in a new process, and that it scores the same."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fmtrain.errors import InputError
+from fmtrain.evaluate import records
+from fmtrain.evaluate.records import Estimate, Evaluation, ModelRecord, PreferenceScore, TextScore, Verdict
+from fmtrain.evaluate.scoring import score_text
+from fmtrain.models import load_model, load_tokenizer, save_model
+from fmtrain.publish.publish import run
+from fmtrain.run.manifest import Manifest
+from fmtrain.run.stage import Stage
+from fmtrain.run.storage import write_json
+from fmtrain.run.store import Store
+from fmtrain.schema.evaluation import PublishJob
+from fmtrain.schema.load import dump
+from tests.fmtrain.fixtures import TEXT, make_tokenizer, tiny_bert, tiny_llama
+
+
+def manifest(kind: str, name: str, fingerprint: str, parents: dict[str, dict[str, str]]) -> Manifest:
+    job = {"job": {"data": {"name": "stdlib"}}} if kind == "corpus" else {"job": {}}
+    return Manifest(kind, name, 0, fingerprint, job, parents, name, 1, "", "r", "", 0.0)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A committed model artifact with a corpus behind it."""
+    store = Store(tmp_path / "store")
+    store.prepare()
+    corpus = tmp_path / "store" / "work" / "c"
+    corpus.mkdir()
+    (corpus / "x").write_text("x")
+    store.commit(corpus, manifest("corpus", "corpus", "c" * 32, {}))
+    folder = tmp_path / "store" / "work" / "m"
+    tokenizer = make_tokenizer()
+    save_model(tiny_llama(tokenizer), tokenizer, folder)
+    for name in ("metrics.jsonl", "training.json"):
+        (folder / name).write_text("{}")
+    return store.commit(
+        folder, manifest("model", "dpo", "d" * 32, {"corpus": {"ref": "corpus@v1", "fingerprint": "c" * 32}})
+    ).path
+
+
+def stage_of(tmp_path: Path, **inputs: Path) -> Stage:
+    stage = Stage(
+        stage="publish", kind="published", name="mine", fingerprint="p" * 32, run="r", job=dump(PublishJob()),
+        inputs={role: str(path) for role, path in inputs.items()}, refs={"model": "dpo@v1", "evaluation": "e@v1"},
+        sources=[], work=str(tmp_path / "work"), folder=tmp_path,
+    )  # fmt: skip
+    stage.out.mkdir(parents=True)
+    return stage
+
+
+def evaluation(folder: Path) -> Path:
+    folder.mkdir()
+    found = Evaluation("e", "f" * 32, {}, {"sequence_length": 64, "bootstrap": 9})
+    found.models = [ModelRecord("dpo", "dpo@v1", "LlamaForCausalLM", "causal", 30_000, {})]
+    found.text = [TextScore("dpo", Estimate(2.125, 2.0, 2.25), 4.5, 9.0, 2, 4, 1)]
+    found.preferences = [
+        PreferenceScore("dpo: implicit reward", False, "foreign_name", Estimate(0.75, 0.5, 1), 4, 0, 2)
+    ]
+    found.heldout_kinds, found.synthetic = ["foreign_name"], True
+    found.verdicts = [
+        Verdict("s", False, "It does not beat every baseline.", 0.75, "b", 0.8, Estimate(-0.05, -0.1, 0.0))
+    ]
+    records.write(folder, found)
+    return folder
+
+
+def test_the_folder(model: Path, tmp_path: Path) -> None:
+    stage = stage_of(tmp_path, model=model, evaluation=evaluation(tmp_path / "e"))
+    result = run(stage)
+    names = {p.name for p in stage.out.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md", "lineage.json"} <= names
+    assert not names & {"metrics.jsonl", "training.json", "manifest.json"}
+    assert os.path.samefile(stage.out / "model.safetensors", model / "model.safetensors")
+    assert result.counts["linked"] == result.counts["files"]
+    card = (stage.out / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    for wanted in ("2.125 [2.000, 2.250]", "75.0% [50.0, 100.0]", "never human preferences", "PSF licence",
+                   "It does not beat every baseline.", "d" * 32, "c" * 32, "AutoModelForCausalLM", "**dpo**"):  # fmt: skip
+        assert wanted in card, wanted
+    lineage = json.loads((stage.out / "lineage.json").read_text())
+    assert lineage["inputs"]["model"] == {"ref": "dpo@v1", "fingerprint": "d" * 32}
+    assert [a["ref"] for a in lineage["ancestors"]] == ["dpo@v1", "corpus@v1"]
+
+
+def test_it_loads_in_a_new_process_and_scores_the_same(model: Path, tmp_path: Path) -> None:
+    stage = stage_of(tmp_path, model=model)
+    run(stage)
+    nats, tokens, _ = score_text(load_model(model, "causal"), load_tokenizer(model), TEXT[3] * 5, 32)
+    code = (
+        "import sys; from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        "from fmtrain.evaluate.scoring import score_text\n"
+        "m, t = (A.from_pretrained(sys.argv[1]) for A in (AutoModelForCausalLM, AutoTokenizer))\n"
+        "nats, tokens, _ = score_text(m, t, sys.argv[2], 32); m.generate(t('def', return_tensors='pt').input_ids)\n"
+        "print(repr(nats / tokens))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(stage.out), TEXT[3] * 5], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == pytest.approx(nats / tokens, abs=1e-4)
+
+
+def test_a_folder_of_the_users_is_copied(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    save_model(tiny_bert(tokenizer), tokenizer, tmp_path / "bert")
+    stage = stage_of(tmp_path, model=tmp_path / "bert")
+    assert run(stage).counts["linked"] == 0
+    assert not os.path.samefile(stage.out / "model.safetensors", tmp_path / "bert" / "model.safetensors")
+    card = (stage.out / "README.md").read_text()
+    assert "AutoModelForMaskedLM" in card and "It was not evaluated." in card
+    assert "model.safetensors" in json.loads((stage.out / "lineage.json").read_text())["inputs"]["model"]["files"]
+
+
+def test_no_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    stage = stage_of(tmp_path, model=tmp_path / "empty")
+    with pytest.raises(InputError, match=r"no config\.json"):
+        run(stage)
+    write_json(tmp_path / "empty" / "config.json", {})
+    with pytest.raises(InputError, match="no weights"):
+        run(stage)
+
+
+def test_publishing_imports_no_torch() -> None:
+    code = "import sys, fmtrain.publish.__main__; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "transformers", "hydra", "ray", "datatrove"} & set(loaded)

@@ -1,0 +1,47 @@
+"""A real Slurm of two nodes for the tests of this folder; skips with the reason where there can be none."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fmtrain.schema.launch import Slurm
+from launch.backends import slurm
+from launch.templates.testing.cluster import Cluster, hindrance
+
+DRIVER = Path(__file__).with_name("driver.py")
+
+
+@pytest.fixture(scope="session")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    if why := hindrance():
+        pytest.skip(why)
+    cluster = Cluster(tmp_path_factory.mktemp("slurm"))
+    try:
+        cluster("start")
+        yield cluster
+    finally:
+        cluster("stop", "--purge", check=False)
+
+
+@pytest.fixture
+def cluster(started: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """The cluster, with its sbatch, scancel, .. on PATH."""
+    monkeypatch.setenv("PATH", f"{started.bin}:{os.environ['PATH']}")
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "FMTRAIN_", "RAY_"))]:
+        monkeypatch.delenv(name)
+    return started
+
+
+@pytest.fixture
+def submit(cluster: Cluster, tmp_path: Path) -> Callable[..., tuple[str, Path]]:
+    """Submit tests/slurm/driver.py with arguments on two nodes of two CPUs: the job and its run folder."""
+
+    def submit(*argv: str, nodes: int = 2, max_restarts: int = 3) -> tuple[str, Path]:
+        run_dir = tmp_path / "run-1"
+        cfg = Slurm(nodes=nodes, cpus_per_task=2, time="00:20:00", max_restarts=max_restarts)
+        return slurm.submit(cfg, run_dir, [sys.executable, str(DRIVER), *argv]), run_dir
+
+    return submit

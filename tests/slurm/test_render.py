@@ -1,0 +1,141 @@
+"""The batch script: what a value holds never becomes shell or an #SBATCH line. No cluster needed."""
+
+import re
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fmtrain.errors import ConfigError
+from fmtrain.schema.launch import Slurm
+from launch.backends import slurm
+
+ODD = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=30)
+PRINTABLE = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30).filter(str.isprintable)
+
+
+def head_of(script: str) -> str:
+    """The script as far as its values are set."""
+    return script[: script.index("\nrestarts=")]
+
+
+def sbatch_lines(script: str) -> list[str]:
+    """As sbatch reads them: up to the first line that is no comment."""
+    lines = script.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.strip() and not line.startswith("#"))
+    return [line.removeprefix("#SBATCH ") for line in lines[:first] if line.startswith("#SBATCH ")]
+
+
+def as_sbatch_reads(text: str) -> str:
+    """One argument of an #SBATCH line, by the rules of Slurm's own reader (src/sbatch/opt.c, _get_argument)."""
+    read, quote, at = "", "", 0
+    while at < len(text):
+        letter = text[at]
+        if letter == "\\":
+            at += 1
+            read += text[at]
+        elif quote and letter == quote:
+            quote = ""
+        elif not quote and letter in "'\"":
+            quote = letter
+        elif not quote and (letter == "#" or letter.isspace()):
+            break
+        else:
+            read += letter
+        at += 1
+    assert not quote
+    return read
+
+
+@settings(max_examples=60, deadline=None)
+@given(words=st.lists(ODD, min_size=1, max_size=4), name=ODD.filter(lambda s: "/" not in s and s.isprintable()))
+def test_bash_reads_back_every_word(words: list[str], name: str) -> None:
+    run_dir = Path("/tmp") / f"run {name}"
+    script = slurm.render(Slurm(), run_dir, words)
+    show = head_of(script) + '\nprintf "%s\\0" "$run_dir" "$run_id" "$python" "${command[@]}"\n'
+    read = subprocess.run(["bash"], input=show.encode(), capture_output=True, check=True).stdout.decode()
+    assert read.split("\0")[:-1] == [str(run_dir), run_dir.name, sys.executable, *words]
+
+
+@settings(max_examples=100, deadline=None)
+@given(value=PRINTABLE)
+def test_sbatch_reads_back_every_option(value: str) -> None:
+    lines = sbatch_lines(slurm.render(Slurm(partition=value, constraint=value), Path("/tmp/r"), ["true"]))
+    for name in ("partition", "constraint"):
+        (line,) = [line for line in lines if line.startswith(f"--{name}=")]
+        assert as_sbatch_reads(line) == f"--{name}={value}"
+
+
+@pytest.mark.parametrize("field", ["partition", "account", "qos", "time", "constraint"])
+@pytest.mark.parametrize("value", ["a\n#SBATCH --nodes=99", "a\rb", "a\u2028b", "a\0b", "\x1b[1m"])
+def test_a_line_break_in_an_option_is_refused(field: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"--{field} cannot be"):
+        slurm.render(Slurm(**{field: value}), Path("/tmp/r"), ["true"])
+
+
+@pytest.mark.parametrize(
+    ("cfg", "says"),
+    [
+        (Slurm(nodes=0), "launch.nodes=0: 1 is the least"),
+        (Slurm(max_restarts=-1), "launch.max_restarts=-1"),
+        (Slurm(sbatch_extra=["--mem=1G\n#SBATCH --nodes=9"]), "not one option of sbatch"),
+        (Slurm(sbatch_extra=["exclusive"]), "not one option of sbatch"),
+        (Slurm(sbatch_extra=["--array=0-9"]), "set by launch=slurm itself"),
+        (Slurm(sbatch_extra=["-N4"]), "set by launch=slurm itself"),
+        (Slurm(setup="if true"), "launch.setup is not valid shell"),
+        (Slurm(setup="}; rm x; {"), "launch.setup is not valid shell"),
+        (Slurm(setup="a\r\nb"), "launch.setup holds a character"),
+    ],
+)
+def test_what_cannot_be_used_is_named(cfg: Slurm, says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        slurm.render(cfg, Path("/tmp/r"), ["true"])
+
+
+@pytest.mark.parametrize("word", ["a\0b", "a\rb", "\udcff"])
+def test_what_no_script_can_hold_is_refused(word: str) -> None:
+    with pytest.raises(ConfigError, match="holds a character"):
+        slurm.render(Slurm(), Path("/tmp/r"), ["echo", word])
+
+
+def test_the_options_asked_for_are_there() -> None:
+    cfg = Slurm(nodes=3, gpus_per_node=8, cpus_per_task=16, partition="gpu", time="2-00", sbatch_extra=["--exclusive"])
+    lines = sbatch_lines(slurm.render(cfg, Path("/data/runs/100%"), ["true"]))
+    for wanted in ("--nodes=3", "--gpus-per-node=8", "--cpus-per-task=16", "--partition=gpu", "--time=2-00"):
+        assert wanted in lines
+    assert '--output="/data/runs/100%%/slurm-%j.out"' in lines
+    assert {"--requeue", "--open-mode=append", "--signal=B:USR1@90"} <= set(lines)
+    assert lines[-1] == "--exclusive"
+    assert not [line for line in lines if line.startswith(("--account", "--qos", "--constraint"))]
+
+
+def test_no_gpus_asks_for_none() -> None:
+    assert "--gpus-per-node" not in "\n".join(sbatch_lines(slurm.render(Slurm(), Path("/tmp/r"), ["true"])))
+
+
+def test_every_variable_of_the_template_is_filled_in() -> None:
+    template = (files("launch.templates") / slurm.SCRIPT).read_text()
+    script = slurm.render(Slurm(setup="module() { echo $1 @{options}; }\nmodule cuda"), Path("/tmp/r"), ["a@{setup}"])
+    assert len(re.findall(r"@\{[a-z_]+\}", template)) == 10
+    assert re.findall(r"@\{[a-z_]+\}", script) == ["@{setup}", "@{options}"]  # only what the user wrote
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+def test_dry_run_writes_the_script_and_submits_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    run_dir = tmp_path / "run"
+    script = slurm.submit(Slurm(dry_run=True), run_dir, ["true"])
+    assert (run_dir / "job.sbatch").read_text() == script
+    assert script.startswith("#!/bin/bash\n")
+
+
+def test_no_sbatch_says_where_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "bash").symlink_to("/bin/bash")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(ConfigError, match="no sbatch on this machine.*login node"):
+        slurm.submit(Slurm(), tmp_path / "run", ["true"])
