@@ -32,7 +32,7 @@ class Stdlib(Data):
 
     name: str = "stdlib"
     modules: list[str] = items()  # only these top-level modules; empty: all
-    exclude: list[str] = items("test", "tests", "idle_test", "site-packages", "__pycache__", "lib2to3")
+    exclude: list[str] = items("test", "tests", "idle_test", "site-packages", "__pycache__")
 
 
 @dataclass

@@ -130,7 +130,7 @@ def test_fingerprint_is_of_the_content() -> None:
 
 def test_lease_of_a_living_run_is_refused_with_its_name(tmp_path: Path) -> None:
     path = tmp_path / "leases" / "x.json"
-    with lease.held(path, "run1", "pretrain"):
+    with lease.held(path, "run1", "pretrain"):  # noqa: SIM117
         with pytest.raises(HeldError, match=f"pretrain.*run1.*pid {os.getpid()}"), lease.held(path, "run2", "pretrain"):
             pass
     with lease.held(path, "run2", "pretrain"):
@@ -183,7 +183,7 @@ def test_one_of_many_takes_a_stale_lease(tmp_path: Path) -> None:
 
 def test_full_disk_is_a_store_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="No space left"), disk_errors(tmp_path):
-        open("/dev/full", "w").write("x" * 100_000)
+        Path("/dev/full").write_text("x" * 100_000)
     with pytest.raises(StoreError, match="No space left"), disk_errors(tmp_path):
         raise RuntimeError("safetensors: No space left on device (os error 28)")
     with pytest.raises(RuntimeError), disk_errors(tmp_path):
