@@ -36,7 +36,7 @@ class Job(Protocol):
 
 
 class Backend(Protocol):
-    """`executor` tells a worker how to fan out its tasks; `notes` are lines for the user, e.g. a dashboard's address."""
+    """`executor` tells a worker how to fan out its tasks; `notes` are lines for the user (a dashboard, say)."""
 
     executor: str
     cpus: int

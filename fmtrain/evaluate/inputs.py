@@ -1,0 +1,111 @@
+"""Reads what is evaluated on: held-out documents, SFT rows and preference rows. Knows the artifacts' files; no model.
+
+A limit always takes what hashes lowest by its id, so that a larger limit holds what a smaller one held.
+"""
+
+import gzip
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from fmtrain.data.rows import read_jsonl
+from fmtrain.errors import InputError, StoreError
+from fmtrain.run.storage import read_json
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A held-out document."""
+
+    id: str
+    text: str
+
+    @property
+    def bytes(self) -> int:
+        return len(self.text.encode("utf-8"))
+
+
+@dataclass(frozen=True)
+class SftText:
+    """An SFT row as text."""
+
+    id: str
+    group: str
+    messages: list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class PairText:
+    """A preference row as text: a prompt of messages, two responses, and how the rejected one came about."""
+
+    id: str
+    group: str
+    kind: str
+    prompt: list[dict[str, str]]
+    chosen: str
+    rejected: str
+
+
+def task_of(folder: Path) -> Literal["causal", "masked"]:
+    """What a model folder is for, by the architecture in its config.json."""
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder} has no config.json: give a Hugging Face model folder")
+    names = read_json(folder / "config.json").get("architectures") or []
+    return "masked" if any(str(n).endswith("ForMaskedLM") for n in names) else "causal"
+
+
+def by_hash(rows: Iterable[T]) -> list[T]:
+    """Rows in the order in which a limit takes them: by SHA-256 of their `id`."""
+    return sorted(rows, key=lambda r: hashlib.sha256(r.id.encode("utf-8")).digest())  # type: ignore[attr-defined]
+
+
+def heldout_documents(corpus: Path, max_bytes: int | None) -> list[Document]:
+    """Whole held-out documents, sorted by id; under a limit, by hash as many as fit, and always one."""
+    found = [d for path in sorted((corpus / "heldout").glob("*.jsonl.gz")) for d in _documents(path) if d.text]
+    if max_bytes is not None:
+        kept: list[Document] = []
+        left = max_bytes
+        for document in by_hash(found):
+            if not kept or document.bytes <= left:
+                kept.append(document)
+                left -= document.bytes
+        found = kept
+    return sorted(found, key=lambda d: d.id)
+
+
+def sft_texts(examples: Path) -> dict[str, SftText]:
+    """The held-out SFT rows by id."""
+    rows = read_jsonl(examples / "sft.heldout.jsonl")
+    return {r["id"]: SftText(r["id"], r["group"], r["messages"]) for r in rows}
+
+
+def pair_texts(examples: Path) -> dict[str, PairText]:
+    """The held-out preference rows by id."""
+    rows = read_jsonl(examples / "preference.heldout.jsonl")
+    return {r["id"]: PairText(r["id"], r["group"], r["kind"], r["prompt"], r["chosen"], r["rejected"]) for r in rows}
+
+
+def trained_kinds(examples: Path) -> set[str]:
+    """The kinds that occur among the training pairs."""
+    return {row["kind"] for row in read_jsonl(examples / "preference.train.jsonl")}
+
+
+def limit_a_kind(pairs: Iterable[PairText], limit: int | None) -> list[PairText]:
+    """At most `limit` pairs of each kind, by hash; sorted by id."""
+    kept: dict[str, list[PairText]] = {}
+    for pair in by_hash(pairs):
+        kept.setdefault(pair.kind, []).append(pair)
+    return sorted((p for of_kind in kept.values() for p in of_kind[:limit]), key=lambda p: p.id)
+
+
+def _documents(path: Path) -> list[Document]:
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            return [Document(row["id"], row["text"]) for row in map(json.loads, lines)]
+    except (EOFError, KeyError, ValueError, gzip.BadGzipFile) as e:
+        raise StoreError(f"{path} is damaged ({e}); remove this version, and the same command makes it again") from e

@@ -1,0 +1,75 @@
+"""The reference stage: log-probabilities of the preference rows under the model that DPO starts from, computed once.
+
+Takes the rows that DPO will take, by the same function; held-out rows are all taken, for evaluation.
+"""
+
+import json
+
+from fmtrain.data.rows import PreferenceRow, preference_rows
+from fmtrain.errors import InputError
+from fmtrain.evaluate.preference import score_pairs
+from fmtrain.evaluate.scoring import numerics, pick_device, use_all_cpus, window_length
+from fmtrain.models import load_model, load_tokenizer
+from fmtrain.run.stage import Stage
+from fmtrain.run.storage import write_text
+from fmtrain.run.worker import Progress, Result
+from fmtrain.schema.evaluation import ReferenceJob
+
+FILE = "reference.jsonl"
+
+
+def run(stage: Stage) -> Result:
+    """Write reference.jsonl, sorted by id: sums in nats of response and end token, given the prompt."""
+    job = stage.job_as(ReferenceJob).stage
+    threads = use_all_cpus()
+    folder = stage.input("model")
+    tokenizer = load_tokenizer(folder)
+    model = load_model(folder, "causal", tokenizer).to(pick_device())
+    if window_length(model, job.sequence_length) < job.sequence_length:
+        raise InputError(
+            f"stages.reference.sequence_length={job.sequence_length} is beyond the model's "
+            f"{window_length(model, job.sequence_length)} positions; lower it, and that of stages.dpo with it"
+        )
+    rows: list[PreferenceRow] = []
+    counts: dict[str, int] = {}
+    for split, limit in (("train", job.max_rows), ("heldout", None)):
+        path = stage.input("examples") / f"preference.{split}.jsonl"
+        found = preference_rows(path, tokenizer, job.sequence_length, limit)
+        rows += found.rows
+        counts |= {f"{split}_{name}": n for name, n in found.counts.items()}
+    if not rows:
+        raise InputError(
+            f"{stage.input('examples')} gives no preference row of at most stages.reference.sequence_length="
+            f"{job.sequence_length} tokens ({counts['train_too_long'] + counts['heldout_too_long']} are longer); "
+            "give a larger one or other rows, or leave out dpo: stages.reference=null stages.dpo=null"
+        )
+    progress = Progress(stage, "responses", 2 * len(rows))
+    done = 0
+
+    def advance(n: int) -> None:
+        nonlocal done
+        done += n
+        progress.update(done)
+
+    scores = score_pairs(model, rows, job.batch_size, advance)
+    progress.update(done, force=True)
+    lines = {
+        row.id: json.dumps(
+            {
+                "id": row.id,
+                "chosen": chosen.logprob,
+                "rejected": rejected.logprob,
+                "chosen_tokens": chosen.tokens,
+                "rejected_tokens": rejected.tokens,
+            },
+            ensure_ascii=False,
+        )
+        for row, chosen, rejected in zip(rows, scores.chosen, scores.rejected, strict=True)
+    }
+    if len(lines) < len(rows):
+        raise InputError(
+            f"{stage.input('examples')}: {len(rows) - len(lines)} preference rows share an id; make it again"
+        )
+    write_text(stage.out / FILE, "".join(lines[i] + "\n" for i in sorted(lines)))
+    counts |= {"rows": len(rows), "too_long": counts["train_too_long"] + counts["heldout_too_long"]}
+    return Result(counts=counts, numerics=numerics(model, threads))

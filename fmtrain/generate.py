@@ -1,0 +1,56 @@
+"""`python -m fmtrain.generate FOLDER 'prompt'`: let the model in a Hugging Face folder write. Never asks a network.
+
+A chat model answers the prompt as a user's message; `--raw` continues the text itself. A masked model fills the mask
+tokens in it.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from fmtrain.errors import FmtrainError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the continuation; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m fmtrain.generate", description=__doc__)
+    parser.add_argument("folder", type=Path, help="a Hugging Face model folder")
+    parser.add_argument("prompt")
+    parser.add_argument("--max-new-tokens", type=int, default=128)
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--raw", action="store_true", help="continue the text itself, without the chat template")
+    args = parser.parse_args(argv)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    try:
+        print(write(args.folder, args.prompt, args.max_new_tokens, args.temperature, args.seed, args.raw))
+    except FmtrainError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return int(e.exit_code)
+    return 0
+
+
+def write(folder: Path, prompt: str, max_new_tokens: int, temperature: float, seed: int, raw: bool) -> str:
+    """What the model in `folder` makes of `prompt`."""
+    # here, so that --help and a wrong argument are answered without loading torch
+    from fmtrain.evaluate import samples
+    from fmtrain.evaluate.inputs import task_of
+    from fmtrain.evaluate.scoring import pick_device, use_all_cpus
+    from fmtrain.models import load_model, load_tokenizer
+
+    use_all_cpus()
+    task = task_of(folder)
+    tokenizer = load_tokenizer(folder)
+    model = load_model(folder, task, tokenizer).to(pick_device())
+    if task == "masked":
+        return samples.fill_masks(model, tokenizer, prompt)[0]
+    if tokenizer.chat_template and not raw:
+        ids = samples.chat_prompt(tokenizer, [{"role": "user", "content": prompt}])
+    else:
+        ids = samples.text_prompt(tokenizer, prompt)
+    return samples.continue_prompts(model, tokenizer, [ids], max_new_tokens, temperature, seed)[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

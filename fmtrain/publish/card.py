@@ -1,0 +1,63 @@
+"""The model card, README.md of a published folder: what it is, how to load it, how good it is, where it came from."""
+
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fmtrain.evaluate.records import Estimate, Evaluation, PreferenceScore
+
+# What is known of a data source's licence; a model card never grants more than the data does.
+LICENCES = {
+    "stdlib": "The Python standard library, under the PSF licence version 2.",
+    "local": "Files of the person who trained the model; ask them which licences the texts carry.",
+    "rows": "Rows of the person who trained the model; ask them which licences the rows carry.",
+}
+
+
+def render(name: str, config: dict[str, Any], lineage: dict[str, Any], evaluation: Evaluation | None) -> str:
+    """The card as Markdown with a YAML head."""
+    environment = Environment(
+        loader=PackageLoader("fmtrain.publish", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # Markdown
+    )
+    environment.filters |= {"estimate": _estimate, "share": _share}
+    architecture = (config.get("architectures") or ["unknown"])[0]
+    masked = architecture.endswith("ForMaskedLM")
+    sources = sorted({a["data"] for a in lineage["ancestors"] if a["data"]})
+    return environment.get_template("card.md.jinja").render(
+        name=name,
+        architecture=architecture,
+        masked=masked,
+        config=config,
+        lineage=lineage,
+        evaluation=evaluation,
+        model=_published_role(evaluation, lineage),
+        preferences=_best_rows(evaluation),
+        licences=[LICENCES[s] for s in sources if s in LICENCES],
+    )
+
+
+def _published_role(evaluation: Evaluation | None, lineage: dict[str, Any]) -> str | None:
+    """Which of the evaluated models this one is."""
+    ref = lineage["inputs"]["model"].get("ref")
+    return next((m.name for m in evaluation.models if ref and m.ref == ref), None) if evaluation else None
+
+
+def _best_rows(evaluation: Evaluation | None) -> list[PreferenceScore]:
+    """Preference accuracy on the held-out kinds, or on everything where no kind is held out."""
+    if evaluation is None or not evaluation.preferences:
+        return []
+    kinds = evaluation.heldout_kinds or [evaluation.preferences[-1].kind]
+    return [p for p in evaluation.preferences if p.kind in kinds]
+
+
+def _estimate(value: Estimate) -> str:
+    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+
+
+def _share(value: Estimate) -> str:
+    return f"{100 * value.value:.1f}% [{100 * value.low:.1f}, {100 * value.high:.1f}]"

@@ -1,0 +1,61 @@
+"""The publish stage: a model's Hugging Face files under a name of their own, with a card and the lineage.
+
+Files of a committed artifact are hard-linked, as they never change; a folder of the user's is copied.
+"""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+from fmtrain.errors import InputError
+from fmtrain.evaluate import records
+from fmtrain.publish import card, lineage
+from fmtrain.run import manifest
+from fmtrain.run.stage import Stage
+from fmtrain.run.storage import read_json, write_json, write_text
+from fmtrain.run.worker import Progress, Result
+
+OURS = {"metrics.jsonl", "training.json", "README.md", "lineage.json", manifest.FILE}  # no part of the model
+WEIGHTS = (".safetensors", ".bin")
+
+
+def run(stage: Stage) -> Result:
+    """Write the folder; what it holds does not depend on when or where it was published."""
+    source = stage.input("model")
+    names = model_files(source)
+    progress = Progress(stage, "files", len(names))
+    linked = 0
+    for done, name in enumerate(names, 1):
+        linked += link_or_copy(source / name, stage.out / name, link=(source / manifest.FILE).is_file())
+        progress.update(done, force=done == len(names))
+    evaluation = records.read(stage.input("evaluation")) if "evaluation" in stage.inputs else None
+    config = read_json(source / "config.json")
+    history = lineage.trace(stage)
+    write_json(stage.out / "lineage.json", history)
+    write_text(stage.out / "README.md", card.render(stage.name, config, history, evaluation))
+    size = sum((stage.out / name).stat().st_size for name in names)
+    return Result(counts={"files": len(names), "linked": linked, "bytes": size})
+
+
+def model_files(folder: Path) -> list[str]:
+    """The Hugging Face files of a model folder, sorted; InputError where it has no config or no weights."""
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder} has no config.json: give a Hugging Face model folder")
+    names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.name not in OURS and p.name[0] != ".")
+    if not any(name.endswith(WEIGHTS) for name in names):
+        raise InputError(f"{folder} has no weights (*.safetensors): the model was saved in part")
+    return names
+
+
+def link_or_copy(source: Path, target: Path, link: bool) -> bool:
+    """Whether `target` became a hard link of `source`; a copy where links are not wanted or the disk has none."""
+    if link:
+        try:
+            os.link(source, target)
+            return True
+        except OSError as e:
+            if e.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES):
+                raise
+    shutil.copyfile(source, target)
+    return False

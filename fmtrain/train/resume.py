@@ -1,0 +1,100 @@
+"""Saving the ranks' state as a step checkpoint, and going on from the newest valid one. All ranks call all of it."""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from fmtrain.checkpoint import Checkpoint, Files, Manifest, StepCheckpoints
+from fmtrain.errors import ConfigError
+from fmtrain.run.storage import sha256_file
+from fmtrain.schema.training import Checkpoint as CheckpointConfig
+from fmtrain.schema.training import TrainStage
+from fmtrain.train.distributed import Group
+from fmtrain.train.engine import Engine
+
+FOLDER = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Saver:
+    """The checkpoints of one stage's unfinished work."""
+
+    folder: Path
+    cfg: CheckpointConfig
+    stage: TrainStage
+    name: str  # of the stage, for messages
+    fingerprint: str
+    group: Group
+
+    def find(self) -> Checkpoint | None:
+        """The newest valid checkpoint, on every rank; ConfigError where this run cannot go on from it."""
+        here = StepCheckpoints(self.folder)
+
+        def look() -> Checkpoint | None:
+            if self.group.rank != 0:
+                return None
+            here.clean()
+            return here.latest()
+
+        found = self.group.agree(self.folder, look)[0]
+        if found is not None:
+            self._refuse_other(found.manifest)
+        return found
+
+    def save(self, engine: Engine, step: int) -> None:
+        """Write, agree, commit, prune: a rank whose disk is full ends all of them with the same message."""
+        here = StepCheckpoints(self.folder)
+        first = self.group.rank == 0
+        path = self.group.agree(self.folder, lambda: here.begin(step) if first else None)[0]
+        assert path is not None
+        parts = self.group.agree(self.folder, lambda: _described(path, engine.save(path)))
+        files: Files = {name: entry for part in parts for name, entry in part.items()}
+        manifest = Manifest(
+            step=step,
+            fingerprint=self.fingerprint,
+            world_size=self.group.size,
+            zero_stage=self.stage.zero.stage,
+            precision=self.stage.precision,
+            versions=versions(),
+            files=dict(sorted(files.items())),
+        )
+        self.group.agree(self.folder, lambda: self._commit(here, path, manifest) if first else None)
+
+    def _commit(self, here: StepCheckpoints, path: Path, manifest: Manifest) -> None:
+        here.prune(self.cfg.keep, here.commit(path, manifest))
+
+    def due(self, step: int) -> bool:
+        return self.cfg.every_steps > 0 and step % self.cfg.every_steps == 0
+
+    def _refuse_other(self, saved: Manifest) -> None:
+        pairs = [
+            ("ranks", "launch.ranks", saved.world_size, self.group.size),
+            ("ZeRO stage", f"stages.{self.name}.zero.stage", saved.zero_stage, self.stage.zero.stage),
+            ("precision", f"stages.{self.name}.precision", saved.precision, self.stage.precision),
+        ]
+        for what, key, then, now in pairs:
+            if then != now:
+                raise ConfigError(
+                    f"stage {self.name} was stopped at step {saved.step} with {what} {then}, and this run has {what} "
+                    f"{now}; going on from it needs the same: set {key}={then}. To start the stage anew with {now}, "
+                    f"delete {self.folder}"
+                )
+        if saved.fingerprint != self.fingerprint:
+            raise ConfigError(
+                f"{self.folder} belongs to fingerprint {saved.fingerprint}, and this stage is {self.fingerprint}; "
+                "delete that folder to start the stage anew"
+            )
+
+
+def versions() -> dict[str, str]:
+    """Of what the files' format and the bits depend on."""
+    return {"torch": torch.__version__, "deepspeed": version("deepspeed")}
+
+
+def _described(folder: Path, files: list[Path]) -> Files:
+    return {
+        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
+        for file in files
+    }
