@@ -1,4 +1,4 @@
-"""Whole recipes in real processes: reuse, changes, pins, kills, full disks, two runs on one store, the published folder.
+"""Whole recipes in real processes: reuse, changes, pins, kills, full disks, two runs on one store.
 
 One `quickstart_tiny` is made for the session and copied; every test works on its own copy of the store.
 """
@@ -17,6 +17,7 @@ import pytest
 
 from tests.conftest import fmtrain
 
+TRAINED = ["model", "reference", "evaluation", "published"]
 TINY = ["recipe=quickstart_tiny", "launch=inline"]
 
 
@@ -88,7 +89,8 @@ def test_a_changed_field_runs_what_depends_on_it(store: Path) -> None:
 
 
 def test_where_a_run_takes_place_changes_nothing(store: Path) -> None:
-    same = ["launch=local", "stages.dpo.zero.stage=3", "stages.sft.micro_batch_size=4", "checkpoint.every_steps=1", "launch.ranks=1"]
+    same = ["launch=local", "launch.ranks=1", "stages.dpo.zero.stage=3", "stages.sft.micro_batch_size=4"]
+    same.append("checkpoint.every_steps=1")
     plan = fmtrain("plan", *TINY[:1], f"store={store}", *same)
     assert plan.stdout.count(" reuse ") == 10, plan.stdout
 
@@ -110,8 +112,8 @@ def test_a_changed_constant_is_not_silently_reused(store: Path, tmp_path: Path) 
     shutil.copytree(root / "conf", tmp_path / "code" / "fmtrain" / "conf")
     source = tmp_path / "code" / "data_pipelines" / "filters" / "code.py"
     text = source.read_text()
-    number = next(w for w in text.split() if w.rstrip(",:)").isdigit())
-    source.write_text(text.replace(f" {number}", f" {int(number.rstrip(',:)')) + 1}{number.lstrip('0123456789')}", 1))
+    assert "MARKER_LINES = 5" in text
+    source.write_text(text.replace("MARKER_LINES = 5", "MARKER_LINES = 6"))
     plan = subprocess.run(
         [sys.executable, "-m", "launch.cli", "plan", *TINY, f"store={store}"],
         capture_output=True, text=True, cwd=tmp_path / "code", env={**os.environ, "PYTHONPATH": str(tmp_path / "code")},
@@ -156,9 +158,9 @@ def survivors(store: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("stage", "kinds", "sign"),
     [
-        ("corpus", ["corpus", "tokenizer", "tokens", "examples", "model", "reference", "evaluation", "published"], "work/corpus/*/parts/*"),
-        ("pretrain", ["model", "reference", "evaluation", "published"], "work/model/*/checkpoints/step-00000010"),
-        ("sft", ["reference", "evaluation", "published"], "work/model/*/checkpoints/step-00000005"),
+        ("corpus", ["corpus", "tokenizer", "tokens", "examples", *TRAINED], "work/corpus/*/parts/*"),
+        ("pretrain", TRAINED, "work/model/*/checkpoints/step-00000010"),
+        ("sft", TRAINED[1:], "work/model/*/checkpoints/step-00000005"),
     ],
 )
 def test_kill_and_the_same_command_gives_the_same_bits(
@@ -183,7 +185,7 @@ def test_kill_and_the_same_command_gives_the_same_bits(
 
 
 def test_ctrl_c_saves_and_leaves_nothing(store: Path) -> None:
-    drop(store, "model", "reference", "evaluation", "published")
+    drop(store, *TRAINED)
     process = subprocess.Popen(
         [sys.executable, "-m", "launch.cli", "run", *TINY, f"store={store}"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -199,9 +201,11 @@ def test_ctrl_c_saves_and_leaves_nothing(store: Path) -> None:
 
 
 def test_a_second_run_on_the_same_stage_is_told_who_holds_it(store: Path) -> None:
-    drop(store, "model", "reference", "evaluation", "published")
+    drop(store, *TRAINED)
     first = subprocess.Popen(
-        [sys.executable, "-m", "launch.cli", "run", *TINY, f"store={store}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [sys.executable, "-m", "launch.cli", "run", *TINY, f"store={store}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     while not any(store.glob("leases/model-*.json")):
         assert first.poll() is None
@@ -239,7 +243,7 @@ def test_a_damaged_input_is_named(store: Path) -> None:
 
 
 def test_another_number_of_ranks_is_refused_in_plain_words(store: Path) -> None:
-    drop(store, "model", "reference", "evaluation", "published")
+    drop(store, *TRAINED)
     kill_when(store, "pretrain", lambda: any(store.glob("work/model/*/checkpoints/step-00000010")))
     done = run(store, "launch.ranks=1")
     assert done.returncode == 2 and "2" in done.stderr and "ranks" in done.stderr
@@ -259,9 +263,10 @@ def test_the_published_folder_loads_generates_and_scores_the_same(tiny_store: Pa
     """transformers alone, in a new process; nats a token within 1e-4 of what evaluate reported."""
     folder = tiny_store / "artifacts" / "published" / "quickstart_tiny" / "v0001"
     code = f"""
-import gzip, json
+import json
 from pathlib import Path
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from fmtrain.evaluate.inputs import heldout_documents
 from fmtrain.evaluate.scoring import score_text
 folder, store = Path({str(folder)!r}), Path({str(tiny_store)!r})
 model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
@@ -270,9 +275,11 @@ ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_ten
 assert model.generate(**ids, max_new_tokens=4, do_sample=False).shape[1] > ids["input_ids"].shape[1]
 report = json.loads(next(store.glob("artifacts/evaluation/*/v0001/evaluation.json")).read_text())
 reported = next(t for t in report["text"] if t["name"] == "dpo")
-texts = [json.loads(line)["text"] for p in sorted(store.glob("artifacts/corpus/*/v0001/heldout/*.gz")) for line in gzip.open(p)]
+corpus, limit = next(store.glob("artifacts/corpus/*/v0001")), report["settings"]["max_bytes"]
+texts = [document.text for document in heldout_documents(corpus, limit)]
 nats = tokens = size = 0
-for text in texts[: reported["documents"]]:
+assert len(texts) == reported["documents"]
+for text in texts:
     n, t, b = score_text(model, tokenizer, text, report["settings"]["sequence_length"])
     nats, tokens, size = nats + n, tokens + t, size + b
 assert (tokens, size) == (reported["tokens"], reported["bytes"])

@@ -66,7 +66,7 @@ class StepCheckpoints:
         fsync_dir(path)
         target = self.folder / f"step-{manifest.step:08d}"
         if target.exists():  # damaged, or the work would have gone on from it
-            shutil.rmtree(target)
+            self._remove(target)
         os.rename(path, target)
         fsync_dir(self.folder)
         return target
@@ -81,7 +81,7 @@ class StepCheckpoints:
         return None
 
     def clean(self) -> None:
-        """Remove what interrupted saves left."""
+        """Remove what interrupted saves and removals left."""
         for path in self.folder.glob("tmp-*"):
             shutil.rmtree(path)
 
@@ -91,7 +91,13 @@ class StepCheckpoints:
         kept = {newest, *older[len(older) - (keep - 1) :]}
         for path in self._steps():
             if path not in kept:
-                shutil.rmtree(path)
+                self._remove(path)
+
+    def _remove(self, path: Path) -> None:
+        """In one rename, so that a kill in the middle leaves no half checkpoint under a committed name."""
+        doomed = self.folder / f"tmp-{path.name}-{uuid.uuid4().hex[:8]}"
+        os.rename(path, doomed)
+        shutil.rmtree(doomed)
 
     def _steps(self) -> list[Path]:
         """Every committed name, oldest first."""

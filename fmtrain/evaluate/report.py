@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fmtrain.evaluate.preference import GIVEN
 from fmtrain.evaluate.records import Curve, Estimate, Evaluation, PreferenceScore
 
-WIDTH, HEIGHT = 240.0, 90.0  # of a curve, in SVG units
+WIDTH, HEIGHT = 188.0, 80.0  # of a curve, in SVG units
 WHISKER = 150.0  # width of an interval bar
 TITLES = {"loss": "loss", "lr": "learning rate", "grad_norm": "gradient norm", "tokens_per_second": "tokens a second"}
 
@@ -95,7 +95,11 @@ def _plot(curve: Curve) -> Plot:
     x = [WIDTH * (s - first) / max(last - first, 1) for s in curve.steps]
     y = [HEIGHT * (1 - (v - low) / (high - low)) if high > low else HEIGHT / 2 for v in curve.values]
     points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
-    return Plot(TITLES.get(curve.quantity, curve.quantity), points, f"{low:.3g}", f"{high:.3g}", first, last)
+    return Plot(TITLES.get(curve.quantity, curve.quantity), points, _tick(low), _tick(high), first, last)
+
+
+def _tick(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _whiskers(estimates: Sequence[Estimate]) -> list[Whisker]:

@@ -43,9 +43,14 @@ class MetricsFile:
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
 
-    def close(self) -> None:
+    def sync(self) -> None:
+        """To the disk, before a checkpoint that starts after these rows."""
         if self._file is not None:
             os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        if self._file is not None:
+            self.sync()
             self._file.close()
 
     def rows(self) -> list[Row]:

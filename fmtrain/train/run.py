@@ -47,7 +47,7 @@ def train(stage: Stage, job: TrainJob, settings: Settings) -> Result:
         metrics.resume(begin)
         print(f"{parameters:,} parameters, {len(rows):,} rows, steps {begin} to {steps}", flush=True)
     STOP.in_loop = True
-    loop.run(begin, recorder(stage, job, metrics, begin, steps), saving(saver, engine))
+    loop.run(begin, recorder(stage, job, metrics, begin, steps), saving(saver, engine, metrics))
     weights = engine.weights()
     if metrics is None:
         return Result()
@@ -96,14 +96,16 @@ def recorder(stage: Stage, job: TrainJob, metrics: MetricsFile | None, begin: in
     return record
 
 
-def saving(saver: Saver, engine: DeepSpeedEngine) -> Callable[[int, bool], None]:
+def saving(saver: Saver, engine: DeepSpeedEngine, metrics: MetricsFile | None) -> Callable[[int, bool], None]:
     """What the loop calls between two steps: a save where one is due or asked for."""
 
     def save(step: int, must: bool) -> None:
         if must or saver.due(step):
             begun = time.perf_counter()
+            if metrics is not None:
+                metrics.sync()
             saver.save(engine, step)
-            if saver.group.rank == 0:
+            if metrics is not None:
                 print(f"step {step}: checkpoint saved in {time.perf_counter() - begun:.2f} s", flush=True)
 
     return save
