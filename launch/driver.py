@@ -21,7 +21,7 @@ from fmtrain.errors import ConfigError, ExitCode, FmtrainError, InputError, Requ
 from fmtrain.run import lease
 from fmtrain.run.manifest import Artifact, Manifest, verify
 from fmtrain.run.stage import Stage, write_stage
-from fmtrain.run.storage import disk_errors, read_json, write_json
+from fmtrain.run.storage import check_room, disk_errors, read_json, write_json
 from fmtrain.run.store import Store
 from fmtrain.schema.load import dump
 from fmtrain.schema.root import Root
@@ -232,6 +232,8 @@ class Driver:
     def _fail(self, step: Step, folder: Path, logs: Path, code: int) -> None:
         """Raise what the worker said, or StageFailed with the end of its log."""
         said = read_json(folder / "error.json") if (folder / "error.json").is_file() else {}
+        if not said:
+            check_room(self.store.root)  # a worker on a full disk cannot even say so
         code = said.get("exit_code", code)
         log = logs / f"rank{said.get('rank', 0)}.log"
         log = log if log.is_file() else logs / "launcher.log"

@@ -101,6 +101,12 @@ def disk_errors(where: Path) -> Iterator[None]:
         raise StoreError(_disk_message(where, f"{type(e).__name__}: {e}".splitlines()[0], None)) from e
 
 
+def check_room(where: Path) -> None:
+    """StoreError when the disk under `where` is full."""
+    if _free(where) < _NEARLY_FULL:
+        raise StoreError(_disk_message(where, "No space left on device", None))
+
+
 def _disk_message(where: Path, what: str, filename: Any) -> str:
     at = f" at {filename}" if filename else ""
     return (

@@ -28,6 +28,7 @@ def connect(config: LocalRay | Slurm, run: str) -> Iterator[str]:
     os.environ.update(
         RAY_USAGE_STATS_ENABLED="0",
         RAY_DEDUP_LOGS="0",
+        RAY_worker_niceness="0",  # of 15, Ray's own: a rank is what this machine is for
         RAY_DISABLE_IMPORT_WARNING="1",
         RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
     )
