@@ -10,6 +10,7 @@ It knows nothing of documents, and of datatrove only how to keep it quiet.
 import contextlib
 import os
 import shutil
+import socket
 import sys
 import time
 import uuid
@@ -243,7 +244,9 @@ class _Ray:
         import ray
 
         try:
-            counts: Counts = ray.get(ref)
+            counts: Counts
+            counts, host = ray.get(ref)
+            print(f"task {self.name}:{rank} done on {host}", file=sys.stderr)
             return counts
         except ray.exceptions.RayTaskError as e:
             if isinstance(e.cause, FmtrainError):
@@ -262,8 +265,9 @@ class _Ray:
             return None
 
 
-def _call(call: _Call) -> Counts:
-    return call()
+def _call(call: _Call) -> tuple[Counts, str]:
+    """The counts and the host that they were made on."""
+    return call(), socket.gethostname()
 
 
 def _connect() -> None:

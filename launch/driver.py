@@ -159,9 +159,9 @@ class Driver:
             Stage(node.stage, node.spec.kind, node.name, step.fingerprint, self.run.id, dump(node.job), inputs, refs,
                   node.sources, str(work), resources),
         )  # fmt: skip
-        self.run.event("started", stage=node.stage, action=step.action, ranks=command.ranks)
         live = Live(node.stage, folder / "progress.json")
         job = backend.submit(command)
+        self.run.event("started", stage=node.stage, action=step.action, ranks=command.ranks, hosts=job.hosts)
         try:
             code = self._follow(job, live)
         except BaseException:

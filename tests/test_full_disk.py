@@ -1,4 +1,4 @@
-"""A disk that fills up in the middle of each stage: exit code 5, one message, no half artifact, and the rerun goes on."""
+"""A disk that fills up in the middle of each stage: exit code 5, one message, no half artifact; the rerun goes on."""
 
 import os
 import subprocess
@@ -65,7 +65,7 @@ class Filler(threading.Thread):
 @pytest.mark.root
 @pytest.mark.long
 def test_full_disk_in_every_stage(small_disk: Path) -> None:
-    """Each stage in turn: the disk fills while it works, the run says so; with room again the next stage's turn comes."""
+    """Each stage in turn: the disk fills while it works, and the run says so; with room again it is the next one's turn."""
     store = Store(small_disk / "store")
     for stage in STAGES:
         filler = Filler(small_disk, stage)

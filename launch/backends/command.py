@@ -26,7 +26,9 @@ class Command:
 
 
 class Job(Protocol):
-    """A started command."""
+    """A started command; `hosts` names where each rank runs."""
+
+    hosts: list[str]
 
     def wait(self, timeout: float) -> int | None:
         """The exit code (the first that is not 0, negative for a signal), or None after `timeout` seconds."""

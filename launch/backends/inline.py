@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ class InlineJob:
     """A child in a session of its own: Ctrl-C in the terminal reaches the driver alone, which then decides."""
 
     def __init__(self, command: Command) -> None:
+        self.hosts = [socket.gethostname()] * command.ranks
         command.log_dir.mkdir(parents=True, exist_ok=True)
         with open(command.log_dir / "launcher.log", "ab") as log:
             self.process = subprocess.Popen(

@@ -76,14 +76,15 @@ class Rank:
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
 
-    def where(self) -> tuple[str, str, int]:
-        """(node id, address, a free port on it)."""
+    def where(self) -> tuple[str, str, int, str]:
+        """(node id, address, a free port on it, host name)."""
         import ray
 
         address = ray.util.get_node_ip_address()
         with socket.socket() as probe:
             probe.bind((address, 0))
-            return ray.get_runtime_context().get_node_id(), address, int(probe.getsockname()[1])
+            port = int(probe.getsockname()[1])
+        return ray.get_runtime_context().get_node_id(), address, port, socket.gethostname()
 
     def run(self, argv: list[str], env: dict[str, str], log: str) -> int:
         """The process's exit code. It inherits this node's environment under the command's."""
@@ -111,6 +112,7 @@ class RayJob:
 
         self.ray = ray
         self.actors: list[Any] = []
+        self.hosts: list[str] = []
         self.group: Any = None
         try:
             self._start(command, run)
@@ -144,7 +146,8 @@ class RayJob:
         placed = ray.get([a.where.remote() for a in self.actors], timeout=PLACEMENT_WAIT)
         order = sorted(range(command.ranks), key=lambda i: (placed[i][1], placed[i][0], i))
         self.actors = [self.actors[i] for i in order]
-        envs = rank_envs([placed[i] for i in order])
+        self.hosts = [placed[i][3] for i in order]
+        envs = rank_envs([placed[i][:3] for i in order])
         # a node keeps its own environment (Ray's, Slurm's); the command adds to it
         base = {
             k: v
