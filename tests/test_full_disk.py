@@ -65,7 +65,7 @@ class Filler(threading.Thread):
 @pytest.mark.root
 @pytest.mark.long
 def test_full_disk_in_every_stage(small_disk: Path) -> None:
-    """Each stage in turn: the disk fills while it works, and the run says so; with room again it is the next one's turn."""
+    """Each stage in turn: the disk fills while it works, the run says so; with room again the next stage follows."""
     store = Store(small_disk / "store")
     for stage in STAGES:
         filler = Filler(small_disk, stage)

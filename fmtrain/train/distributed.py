@@ -3,8 +3,10 @@
 Small values go over gloo between CPU tensors, also where gradients go over NCCL: nothing waits for a GPU's queue.
 """
 
+import ctypes
 import ipaddress
 import os
+import platform
 import socket
 import sys
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from fmtrain.run.storage import disk_errors
 
 # A rank that died is noticed at once, by its closed sockets or by the launcher; this is for one that hangs.
 TIMEOUT = timedelta(minutes=10)
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 T = TypeVar("T")
 
 
@@ -82,6 +85,18 @@ def set_threads() -> int:
     threads = int(os.environ.get("OMP_NUM_THREADS", "0")) or max(1, cores // local)
     torch.set_num_threads(threads)
     return threads
+
+
+def keep_memory(where: torch.device) -> None:
+    """On the CPU under glibc: keep freed memory instead of handing it back and faulting it in again every step.
+
+    Large tensors are otherwise mapped anew each time: 40,000 page faults a step of a 2 M model, 14% of its CPU time
+    (benchmarked on one core, 8 rows of 256). The bits do not change; the peak memory hardly does.
+    """
+    if where.type == "cpu" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def start(where: torch.device) -> Group:

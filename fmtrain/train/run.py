@@ -12,7 +12,7 @@ from fmtrain.objectives import OBJECTIVES, CollateContext
 from fmtrain.run.stage import Stage
 from fmtrain.run.worker import Progress, Result
 from fmtrain.schema.training import TrainJob
-from fmtrain.train.distributed import device, set_threads, start
+from fmtrain.train.distributed import device, keep_memory, set_threads, start
 from fmtrain.train.engine import DeepSpeedEngine
 from fmtrain.train.loop import Loop
 from fmtrain.train.metrics import FILE, MetricsFile, Row, summarise
@@ -25,6 +25,7 @@ from fmtrain.train.signals import STOP
 def train(stage: Stage, job: TrainJob, settings: Settings) -> Result:
     """Train, resuming where an earlier attempt stopped, and write the model to `stage.out` (first rank)."""
     where, threads = device(), set_threads()
+    keep_memory(where)
     group = start(where)
     saver = Saver(stage.work_dir / FOLDER, job.checkpoint, job.stage, stage.stage, stage.fingerprint, group)
     found = saver.find()
