@@ -60,9 +60,8 @@ def main() -> None:
         code = process.wait()
         seconds = time.monotonic() - begun
         thread.join()
-        print(
-            f"\nexit code {code}, {seconds:.0f} s, peak memory of the process tree {peak / 1e9:.2f} GB, {os.cpu_count()} cores"
-        )
+        print(f"\nexit code {code}, {seconds:.0f} s, {os.cpu_count()} cores")
+        print(f"peak memory of the process tree {peak / 1e9:.2f} GB")
         for path in Path(folder).glob("store/artifacts/evaluation/*/v*/manifest.json"):
             print(json.dumps(json.loads(path.read_text())["metrics"], indent=1))
     sys.exit(code)

@@ -32,3 +32,11 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("tiny") / "store"
+    done = fmtrain("run", "recipe=quickstart_tiny", "launch=inline", f"store={store}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return store

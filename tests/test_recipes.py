@@ -15,18 +15,11 @@ from typing import Any
 
 import pytest
 
+from fmtrain.run.lease import process_start
 from tests.conftest import fmtrain
 
 TRAINED = ["model", "reference", "evaluation", "published"]
 TINY = ["recipe=quickstart_tiny", "launch=inline"]
-
-
-@pytest.fixture(scope="session")
-def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    store = tmp_path_factory.mktemp("tiny") / "store"
-    done = fmtrain("run", *TINY, f"store={store}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return store
 
 
 @pytest.fixture
@@ -287,3 +280,44 @@ assert abs(nats / tokens - reported["nats_per_token"]) < 1e-4, (nats / tokens, r
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "state"), [(signal.SIGKILL, -9, "died"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_nothing_of_a_ray_run_survives(number: int, code: int, state: str, store: Path) -> None:
+    """Ray's own processes, the actors and the ranks are gone within ten seconds; the work goes on inline."""
+    drop(store, *TRAINED)
+    argv = [sys.executable, "-m", "launch.cli", "run", "recipe=quickstart_tiny", "launch=local", f"store={store}"]
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not any(store.glob("work/model/*/checkpoints/step-*")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    family = descendants(process.pid)
+    assert len(family) > 8  # gcs_server, raylet, dashboard, actors, two ranks
+    process.send_signal(number)
+    assert process.wait(20) == code
+    deadline = time.monotonic() + 10
+    while (left := [p for p, started in family.items() if process_start(p) == started]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == [], [Path(f"/proc/{p}/cmdline").read_text() for p in left]
+    assert json.loads(fmtrain("status", "--json", f"--store={store}").stdout)[-1]["state"] == state
+    plan = fmtrain("plan", *TINY, f"store={store}")
+    assert any(line.split()[:2] == ["pretrain", "resume"] for line in plan.stdout.splitlines() if line)
+
+
+def descendants(root: int) -> dict[int, str | None]:
+    """pid -> start time of every process below `root`."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(entry.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        children.setdefault(parent, []).append(int(entry.parent.name))
+    found, todo = [], [root]
+    while todo:
+        below = children.get(todo.pop(), [])
+        found += below
+        todo += below
+    return {pid: process_start(pid) for pid in found}

@@ -78,7 +78,7 @@ def starting_model(stage: Stage, job: TrainJob, tokenizer: PreTrainedTokenizerBa
 
 def recorder(stage: Stage, job: TrainJob, metrics: MetricsFile | None, begin: int, steps: int) -> Callable[[Row], None]:
     """What happens with a step's row: the first rank writes it, shows progress, and logs every `log_every` steps."""
-    progress = Progress(stage, "step", steps)
+    progress = Progress(stage, "steps", steps)
     progress.begin(begin)
 
     def record(row: Row) -> None:
