@@ -17,6 +17,7 @@ from typing import Any
 from fmtrain.errors import ConfigError
 from fmtrain.schema.launch import LocalRay, Slurm
 from launch.backends.command import Command, worker_env
+from launch.backends.reaper import reaper
 
 PLACEMENT_WAIT = 60.0  # seconds for the cluster to find room for every rank
 _LOST = 4  # exit code of a rank whose actor died
@@ -33,24 +34,22 @@ def connect(config: LocalRay | Slurm, run: str) -> Iterator[str]:
         RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
     )
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning", "namespace": run}
-    if os.environ.get("RAY_ADDRESS"):
-        options["address"] = os.environ["RAY_ADDRESS"]
-    elif isinstance(config, LocalRay):
-        options |= _start_options(config)
-    else:
-        raise ConfigError(
-            "launch=slurm runs on the Ray of its job, and RAY_ADDRESS is not set; submit with `fmtrain run`"
-        )
-    import ray
+    with contextlib.ExitStack() as stack:
+        if os.environ.get("RAY_ADDRESS"):
+            options["address"] = os.environ["RAY_ADDRESS"]
+        elif isinstance(config, LocalRay):
+            options |= _start_options(config)
+            stack.enter_context(reaper(run))
+        else:
+            raise ConfigError("launch=slurm runs on the Ray of its job, and RAY_ADDRESS is not set; use `fmtrain run`")
+        import ray
 
-    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-    ray.init(**options)
-    for number, handler in handlers.items():  # Ray installs its own
-        signal.signal(number, handler)
-    try:
+        handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+        ray.init(**options)
+        stack.callback(ray.shutdown)
+        for number, handler in handlers.items():  # Ray installs its own
+            signal.signal(number, handler)
         yield ray.get_runtime_context().gcs_address
-    finally:
-        ray.shutdown()
 
 
 def _start_options(config: LocalRay) -> dict[str, Any]:
