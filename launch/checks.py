@@ -1,26 +1,112 @@
 """What two fields together must satisfy; each message names both fields and the mend."""
 
+import re
+from typing import Any
+
 from fmtrain.errors import ConfigError
 from fmtrain.schema.root import Root
 from fmtrain.schema.training import Bert, Clm, Cosine, Dpo, HuggingFace, Llama, Mlm, Model, Sft, TrainStage
 
 TRAINING = ("pretrain", "sft", "dpo")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+LEAST: dict[str, float] = {
+    "seed": 0,
+    "data.heldout_modulus": 2,
+    "data.max_bad_rows": 0,
+    "tokenizer.vocab_size": 300,
+    "checkpoint.every_steps": 1,
+    "checkpoint.keep": 1,
+    "launch.cpus_per_rank": 1,
+    "launch.nodes": 1,
+    "stages.corpus.tasks": 1,
+    "stages.reference.batch_size": 1,
+    "stages.evaluate.batch_size": 1,
+    "stages.evaluate.sequence_length": 8,
+    "stages.evaluate.bootstrap": 10,
+    **{f"stages.{name}.optim.lr": 0.0 for name in TRAINING},
+    **{f"stages.{name}.optim.weight_decay": 0.0 for name in TRAINING},
+    **{f"stages.{name}.schedule.warmup_steps": 0 for name in TRAINING},
+}
 
 
 def check(root: Root) -> None:
     """Raise ConfigError for the first contradiction."""
     if not any(getattr(root.stages, name) for name in vars(root.stages)):
         raise ConfigError("stages: no stage is left to run; choose a recipe, e.g. recipe=quickstart")
+    _names(root)
+    _ranges(root)
     for name in TRAINING:
         stage = getattr(root.stages, name)
         if stage is not None:
             _training(root, name, stage)
+    _reference(root)
     if root.launch.ranks != "auto" and not (root.launch.ranks.isdigit() and int(root.launch.ranks) > 0):
         raise ConfigError(f"launch.ranks={root.launch.ranks}: expected auto or a number of ranks, e.g. launch.ranks=2")
-    if root.data.heldout_modulus < 2:
+
+
+def _names(root: Root) -> None:
+    """An artifact's name is a folder's name, and one of its kind in a run."""
+    seen: dict[tuple[str, str], str] = {}
+    for stage, config in vars(root.stages).items():
+        if config is None:
+            continue
+        key = f"stages.{stage}.artifact"
+        if not NAME.fullmatch(config.artifact):
+            raise ConfigError(
+                f"{key}={config.artifact!r}: expected letters, digits, '.', '_' and '-', e.g. {key}=my-{stage}"
+            )
+        kind = "model" if stage in TRAINING else stage
+        if (kind, config.artifact) in seen:
+            raise ConfigError(
+                f"{key}={config.artifact} is the name of {seen[kind, config.artifact]} too; give them two names"
+            )
+        seen[kind, config.artifact] = key
+
+
+def _ranges(root: Root) -> None:
+    """Every number that has a least value."""
+    for path, least in LEAST.items():
+        node: Any = root
+        for part in path.split("."):
+            node = getattr(node, part, None)
+        if node is not None and node < least:
+            raise ConfigError(f"{path}={node}: expected {least} or more")
+
+
+def _reference(root: Root) -> None:
+    """DPO's rows are those that have a reference."""
+    reference, dpo = root.stages.reference, root.stages.dpo
+    if reference is None or dpo is None:
+        return
+    if reference.sequence_length != dpo.sequence_length:
         raise ConfigError(
-            f"data.heldout_modulus={root.data.heldout_modulus}: expected 2 or more; one part in it is held out"
+            f"stages.reference.sequence_length={reference.sequence_length} and "
+            f"stages.dpo.sequence_length={dpo.sequence_length} must be equal: DPO trains on the rows that the "
+            "reference stage scored"
         )
+    if reference.max_rows is not None and (dpo.max_rows is None or dpo.max_rows > reference.max_rows):
+        raise ConfigError(
+            f"stages.dpo.max_rows={dpo.max_rows} is more than stages.reference.max_rows={reference.max_rows}: DPO "
+            "trains on the rows that the reference stage scored; change one of them"
+        )
+
+
+def check_ranks(name: str, stage: TrainStage, ranks: int) -> None:
+    """The global batch divides into whole micro-batches over the ranks."""
+    if stage.global_batch_size % (stage.micro_batch_size * ranks) == 0:
+        return
+    at = f"stages.{name}"
+    each = stage.global_batch_size // ranks
+    if stage.global_batch_size % ranks:
+        mend = f"{at}.global_batch_size={(each + 1) * ranks}"
+    else:
+        mend = (
+            f"{at}.micro_batch_size={max(n for n in range(1, min(each, stage.micro_batch_size) + 1) if each % n == 0)}"
+        )
+    raise ConfigError(
+        f"{at}.global_batch_size={stage.global_batch_size} is not a multiple of "
+        f"{at}.micro_batch_size={stage.micro_batch_size} times {ranks} ranks (launch.ranks); e.g. {mend}"
+    )
 
 
 def _training(root: Root, name: str, stage: TrainStage) -> None:
@@ -31,6 +117,8 @@ def _training(root: Root, name: str, stage: TrainStage) -> None:
         value = getattr(stage, field)
         if value is not None and value <= 0:
             raise ConfigError(f"{at}.{field}={value}: expected a number above 0")
+    if root.launch.ranks.isdigit() and int(root.launch.ranks) > 0:
+        check_ranks(name, stage, int(root.launch.ranks))
     if stage.global_batch_size % stage.micro_batch_size:
         raise ConfigError(
             f"{at}.global_batch_size={stage.global_batch_size} is not a multiple of "
@@ -66,6 +154,8 @@ def _model(root: Root, name: str, stage: TrainStage) -> None:
     model: Model = stage.model or root.model
     if stage.model is not None and name != first:
         raise ConfigError(f"{at}.model: this stage starts from the model of stages.{first}; set {at}.model=null")
+    if stage.inputs.model is not None:
+        return  # what is pinned is known when the plan is made
     if name == first:
         if isinstance(model, Bert) != isinstance(stage.objective, Mlm) and not isinstance(model, HuggingFace):
             raise ConfigError(

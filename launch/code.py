@@ -10,7 +10,7 @@ import importlib.util
 from pathlib import Path
 
 OURS = ("fmtrain", "data_pipelines", "launch")
-_TEXT = (".jinja",)  # files beside the modules that change what a stage writes
+_TEXT = (".jinja", ".html")  # files beside the modules that change what a stage writes
 
 
 @functools.cache
@@ -78,4 +78,12 @@ def _normal(path: Path) -> bytes:
                 and isinstance(first.value.value, str)
             ):
                 node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree).encode()
+    return repr(_plain(tree)).encode()
+
+
+def _plain(node: object) -> object:
+    """The syntax tree as nested tuples without empty fields: what every Python version reads alike."""
+    if isinstance(node, ast.AST):
+        fields = [(name, _plain(value)) for name, value in ast.iter_fields(node) if value not in (None, [])]
+        return (type(node).__name__, *fields)
+    return [_plain(item) for item in node] if isinstance(node, list) else node

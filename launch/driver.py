@@ -29,6 +29,7 @@ from fmtrain.schema.training import TrainJob
 from launch import provenance
 from launch.backends.choose import open_backend
 from launch.backends.command import Backend, Command, Job
+from launch.checks import check_ranks
 from launch.graph import Folder
 from launch.plan import Step
 from launch.terminal import Live, duration
@@ -50,12 +51,13 @@ class Stopped(Exception):
 
 
 class Signals:
-    """Remembers SIGINT, SIGTERM and SIGUSR1; the driver looks at it between two polls."""
+    """Remembers SIGINT, SIGTERM, SIGUSR1 and SIGHUP (unless nohup ignores it); the driver looks between two polls."""
 
     def __init__(self) -> None:
         self.number: int | None = None
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._remember)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._remember)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.number = self.number or number
@@ -140,7 +142,8 @@ class Driver:
             return found
         work = self.store.work(node.spec.kind, step.fingerprint)
         work.mkdir(parents=True, exist_ok=True)
-        if not (work / "result.json").is_file():
+        if not ((work / "result.json").is_file() and (work / "out").is_dir()):
+            (work / "result.json").unlink(missing_ok=True)
             self._work(step, backend, work)
         artifact = self._commit(step, work)
         self._say(step, f"{artifact.ref} in {duration(artifact.manifest.seconds)}")
@@ -159,6 +162,8 @@ class Driver:
             Stage(node.stage, node.spec.kind, node.name, step.fingerprint, self.run.id, dump(node.job), inputs, refs,
                   node.sources, str(work), resources),
         )  # fmt: skip
+        if step.action != "resume":
+            (work / "code").write_text(step.code)  # what unfinished work was begun with
         live = Live(node.stage, folder / "progress.json")
         job = backend.submit(command)
         self.run.event("started", stage=node.stage, action=step.action, ranks=command.ranks, hosts=job.hosts)
@@ -189,14 +194,14 @@ class Driver:
             ranks = int(launch.ranks)
         ranks = max(1, ranks)
         if isinstance(node.job, TrainJob):
-            _check_ranks(node.stage, node.job, ranks)
+            check_ranks(node.stage, node.job.stage, ranks)
         one_gpu = 1 if backend.gpus and node.spec.worker == "fmtrain.evaluate" else 0
         return Command(
             name=node.stage,
             argv=[sys.executable, "-m", node.spec.worker, str(folder)],
             log_dir=self.run.folder / "logs" / node.stage,
             ranks=ranks,
-            cpus=launch.cpus_per_rank if node.spec.ranks else max(1, min(backend.cpus, os.cpu_count() or 1)),
+            cpus=launch.cpus_per_rank if node.spec.ranks else backend.node_cpus,
             gpus=gpus or one_gpu,
             pool=node.spec.pool,
         )
@@ -243,20 +248,12 @@ class Driver:
             raise kinds[code](f"{step.node.stage}: {said.get('message', 'see the log')}\nlog: {log}")
         tail = "\n".join(f"  | {line}" for line in _tail(log))
         why = said.get("message") or (f"killed by signal {-code}" if code < 0 else f"exit code {code}")
+        if "SIGKILL" in "".join(_tail(logs / "launcher.log")) or code == -9:
+            why += " (a rank was killed with signal 9: out of memory? `dmesg` tells)"
         raise StageFailed(f"{step.node.stage} failed: {why}\nThe last lines of its log:\n{tail}\nlog: {log}")
 
     def _say(self, step: Step, text: str) -> None:
         print(f"  {step.node.stage:<10} {text}", flush=True)
-
-
-def _check_ranks(stage: str, job: TrainJob, ranks: int) -> None:
-    config = job.stage
-    if config.global_batch_size % (config.micro_batch_size * ranks):
-        raise ConfigError(
-            f"stages.{stage}.global_batch_size={config.global_batch_size} is not a multiple of "
-            f"stages.{stage}.micro_batch_size={config.micro_batch_size} times {ranks} ranks (launch.ranks); "
-            f"e.g. stages.{stage}.micro_batch_size={max(1, config.global_batch_size // ranks)}"
-        )
 
 
 def run(root: Root, steps: list[Step], store: Store, run_id: str, overrides: list[str]) -> int:
@@ -280,10 +277,15 @@ def run(root: Root, steps: list[Step], store: Store, run_id: str, overrides: lis
     except FmtrainError as e:
         code, message = int(e.exit_code), str(e)
         state = "requeue" if code == ExitCode.REQUEUE else "failed"
-    if message:
-        print(f"error: {message}" if state == "failed" else message, file=sys.stderr, flush=True)
-    if record is not None:
-        _close(record, state, int(code), message)
+    except BrokenPipeError:  # `fmtrain run | head`: nobody reads what we print, and the run is recorded all the same
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        state, code, message = "interrupted", ExitCode.INTERRUPTED, "standard output was closed"
+    finally:
+        if message:
+            with contextlib.suppress(OSError):
+                print(f"error: {message}" if state == "failed" else message, file=sys.stderr, flush=True)
+        if record is not None:
+            _close(record, state, int(code), message)
     return int(code)
 
 

@@ -64,6 +64,8 @@ def plan(graph: Graph, store: Store) -> list[Step]:
         for origin in node.parents.values():
             if isinstance(origin, Pin):
                 _check_pin(origin, steps, store)
+    if "dpo" in steps:
+        _check_reference(steps["dpo"])
     return list(steps.values())
 
 
@@ -104,6 +106,19 @@ def _check_pin(pin: Pin, steps: dict[str, Step], store: Store) -> None:
     )
 
 
+def _check_reference(dpo: Step) -> None:
+    """The reference log-probabilities must be those of the very model and rows that DPO starts from."""
+    reference = dpo.parents["reference"]
+    assert not isinstance(reference, Folder)
+    made_of = (reference.payload if isinstance(reference, Step) else reference.manifest.payload)["parents"]
+    for role in ("model", "examples"):
+        if made_of[role] != dpo.payload["parents"][role]:
+            raise ConfigError(
+                f"stages.dpo.inputs.{role} and stages.dpo.inputs.reference do not belong together: the reference was "
+                f"made of another {role}; pin stages.reference.inputs.{role} to the same, or leave the pins out"
+            )
+
+
 def _decide(step: Step, store: Store) -> None:
     node = step.node
     found = store.find(node.spec.kind, step.fingerprint)
@@ -117,6 +132,8 @@ def _decide(step: Step, store: Store) -> None:
     if any(work.glob("checkpoints/step-*")) or any(work.glob("parts/*")) or (work / "result.json").is_file():
         step.action = "resume"
         step.reason = "unfinished work of an earlier run"
+        if (work / "code").is_file() and (work / "code").read_text() != step.code:
+            step.reason += " (code changed)"
     step.seconds = _estimate(step, store)
 
 

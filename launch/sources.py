@@ -5,6 +5,7 @@ import gzip
 import io
 import os
 import sysconfig
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def model_files(folder: str) -> list[Source]:
             f"model.path={folder}: no config.json there; expected a Hugging Face model folder on this machine"
         )
     files = sorted(p for p in root.iterdir() if p.is_file() and p.suffix in _MODEL_FILES)
-    return [Source(str(p), p.name, sha256_file(p)) for p in files if p.name not in ("manifest.json", "lineage.json")]
+    return [_source(p, p.name) for p in files if p.name not in ("manifest.json", "lineage.json")]
 
 
 def forms(data: Rows, files: list[Source]) -> set[Form]:
@@ -67,7 +68,7 @@ def _lines(source: Source) -> Iterator[bytes]:
                     yield from io.BufferedReader(stream)
             else:
                 yield from raw
-    except (OSError, EOFError, zstandard.ZstdError):
+    except (OSError, EOFError, zlib.error, zstandard.ZstdError):
         return
 
 
@@ -83,7 +84,7 @@ def _stdlib(data: Stdlib) -> list[Source]:
                 found.append(path)
     if not found:
         raise InputError(f"data.modules={data.modules}: none of these is in the standard library at {root}")
-    return [Source(str(p), p.relative_to(root).as_posix(), sha256_file(p)) for p in sorted(found)]
+    return [_source(p, p.relative_to(root).as_posix()) for p in sorted(found)]
 
 
 def _files(patterns: list[str]) -> list[Source]:
@@ -97,10 +98,11 @@ def _files(patterns: list[str]) -> list[Source]:
             raise InputError(f"data.files: no file matches {pattern!r} (looked for {full})")
         paths.update(hits)
     base = os.path.commonpath([os.path.dirname(p) for p in paths])
-    found = []
-    for path in sorted(paths):
-        try:
-            found.append(Source(path, os.path.relpath(path, base), sha256_file(Path(path))))
-        except OSError as e:
-            raise InputError(f"data.files: {path} cannot be read: {e.strerror}") from e
-    return found
+    return [_source(Path(path), os.path.relpath(path, base)) for path in sorted(paths)]
+
+
+def _source(path: Path, name: str) -> Source:
+    try:
+        return Source(str(path), name, sha256_file(path))
+    except OSError as e:
+        raise InputError(f"{path} cannot be read: {e.strerror}") from e

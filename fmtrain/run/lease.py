@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fmtrain.errors import HeldError
+from fmtrain.run.storage import write_json
 
 BEAT = 2.0  # seconds between heartbeats
 STALE = 60.0  # seconds without one, as seen from another host
@@ -53,20 +54,23 @@ def held(path: Path, run: str, what: str) -> Iterator[None]:
     """Hold the lease at `path` for the block; HeldError names the run, host and pid that hold it already."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _acquire(path, run, what)
+    mine = path.read_text()
     done = threading.Event()
-    thread = threading.Thread(target=_beat, args=(path, done), daemon=True)
+    thread = threading.Thread(target=_beat, args=(path, mine, done), daemon=True)
     thread.start()
     try:
         yield
     finally:
         done.set()
         thread.join()
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            if path.read_text() == mine:
+                path.unlink()
 
 
 def _acquire(path: Path, run: str, what: str) -> None:
     mine = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    mine.write_text(json.dumps(owner(run)))
+    write_json(mine, owner(run))
     try:
         while True:
             try:
@@ -82,11 +86,14 @@ def _remove_stale(path: Path, what: str) -> None:
     """Remove a lease whose holder is gone; raise HeldError where it is alive."""
     try:
         text, age = path.read_text(), time.time() - path.stat().st_mtime
-        holder = json.loads(text)
     except FileNotFoundError:
         return
-    here = holder["host"] == socket.gethostname() and holder["namespace"] == _pid_namespace()
-    alive = process_start(holder["pid"]) == holder["started"] if here else age < STALE
+    try:
+        holder = json.loads(text)
+        here = holder["host"] == socket.gethostname() and holder["namespace"] == _pid_namespace()
+        alive = process_start(holder["pid"]) == holder["started"] if here else age < STALE
+    except (ValueError, KeyError):  # a power cut left it damaged: nobody's
+        holder, alive = {}, False
     if alive:
         raise HeldError(
             f"{what} is being made by run {holder['run']} (host {holder['host']}, pid {holder['pid']}). "
@@ -101,7 +108,9 @@ def _remove_stale(path: Path, what: str) -> None:
         aside.unlink()
 
 
-def _beat(path: Path, done: threading.Event) -> None:
+def _beat(path: Path, mine: str, done: threading.Event) -> None:
+    """Touch the lease while it is ours; one that was taken over, while this process was suspended, is left alone."""
     while not done.wait(BEAT):
-        with contextlib.suppress(FileNotFoundError):
-            os.utime(path)
+        with contextlib.suppress(OSError):
+            if path.read_text() == mine:
+                os.utime(path)

@@ -64,11 +64,16 @@ class Stage:
 def write_stage(folder: Path, stage: Stage) -> None:
     """Freeze `stage` into `folder/stage.json`."""
     folder.mkdir(parents=True, exist_ok=True)
+    folder = folder.resolve()
     data = asdict(stage)
     del data["folder"]
-    data["inputs"] = {role: os.path.relpath(path, folder) for role, path in stage.inputs.items()}
-    data["sources"] = [{**source, "path": os.path.relpath(source["path"], folder)} for source in data["sources"]]
-    data["work"] = os.path.relpath(stage.work, folder)
+
+    def relative(path: str) -> str:
+        return os.path.relpath(os.path.realpath(path), folder)
+
+    data["inputs"] = {role: relative(path) for role, path in stage.inputs.items()}
+    data["sources"] = [{**source, "path": relative(source["path"])} for source in data["sources"]]
+    data["work"] = relative(stage.work)
     write_json(folder / FILE, data)
 
 

@@ -92,7 +92,9 @@ class Store:
         home.mkdir(parents=True, exist_ok=True)
         (out / FILE).unlink(missing_ok=True)
         manifest.files = list_files(out)
-        manifest.version = max((int(p.name[1:]) for p in home.glob("v*") if (p / FILE).is_file()), default=0)
+        manifest.version = max(
+            (int(p.name[1:]) for p in home.glob("v*") if p.name[1:].isdigit() and (p / FILE).is_file()), default=0
+        )
         while True:
             manifest.version += 1
             write_json(out / FILE, dataclasses.asdict(manifest))
@@ -104,5 +106,6 @@ class Store:
                 if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
         fsync_dir(home)
+        (out.parent / "result.json").unlink(missing_ok=True)
         shutil.rmtree(out.parent, ignore_errors=True)
         return Artifact(target, manifest)

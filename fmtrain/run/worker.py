@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from fmtrain.errors import ExitCode, FmtrainError, StoreError
 from fmtrain.run.stage import Stage, read_stage
-from fmtrain.run.storage import disk_errors, fresh_dir, fsync_tree, write_json, write_text
+from fmtrain.run.storage import disk_errors, fresh_dir, fsync_tree, write_json
 
 LOCK_WAIT = 20.0  # seconds; a killed run's last worker is gone well within this
 _PR_SET_PDEATHSIG = 1
@@ -81,7 +81,9 @@ class Progress:
         rate = (done - self.first) / max(now - self.start, 1e-9)
         left = (self.total - done) / rate if self.total is not None and rate > 0 else None
         state = {"done": done, "total": self.total, "unit": self.unit, "rate": rate, "seconds_left": left, **extra}
-        write_text(self.path, json.dumps(state))
+        tmp = self.path.with_suffix(".tmp")
+        tmp.write_text(json.dumps(state))  # no fsync: this is on the training path, and worth nothing after a crash
+        os.replace(tmp, self.path)
 
 
 def main(run: Callable[[Stage], Result], argv: list[str] | None = None) -> None:

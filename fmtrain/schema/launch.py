@@ -23,9 +23,10 @@ class Inline(Launch):
 
 @dataclass
 class LocalRay(Launch):
-    """A Ray on this machine, on loopback; `auth` is Ray's auth mode, disabled or token."""
+    """A Ray on this machine, on loopback; `auth` is Ray's auth mode, disabled or token. `address`: one that runs."""
 
     name: str = "local"
+    address: str | None = None
     auth: str = "disabled"
     dashboard: bool = True
     num_cpus: int | None = None

@@ -1,6 +1,7 @@
 """Plain JSON data to schema dataclasses and back, without OmegaConf: what a worker reads is checked as strictly."""
 
 import dataclasses
+import math
 import types
 import typing
 from typing import Any, TypeVar
@@ -56,6 +57,8 @@ def _scalar(hint: Any, data: Any, path: str) -> Any:
         raise ConfigError(f"{path} is required and was not given; e.g. {path}=VALUE")
     if hint is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
+    if isinstance(data, float) and not math.isfinite(data):
+        raise ConfigError(f"{path}: {data} is not a finite number")
     if not isinstance(data, hint) or (hint is int and isinstance(data, bool)):
         raise ConfigError(f"{path}: {data!r} is not of type {hint.__name__}")
     return data

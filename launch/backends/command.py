@@ -41,7 +41,8 @@ class Backend(Protocol):
     """`executor` tells a worker how to fan out its tasks; `notes` are lines for the user (a dashboard, say)."""
 
     executor: str
-    cpus: int
+    cpus: int  # in all
+    node_cpus: int  # of the smallest node: what one process can have
     gpus: int
     notes: list[str]
 

@@ -74,7 +74,7 @@ class InlineBackend:
     executor = "inline"
 
     def __init__(self) -> None:
-        self.cpus = os.cpu_count() or 1
+        self.cpus = self.node_cpus = os.cpu_count() or 1
         self.gpus = _gpus()
         self.notes: list[str] = []
 

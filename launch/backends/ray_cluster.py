@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ _LOST = 4  # exit code of a rank whose actor died
 
 @contextlib.contextmanager
 def connect(config: LocalRay | Slurm, run: str) -> Iterator[str]:
-    """Connect to the Ray at RAY_ADDRESS, or start one here for the block; the address is handed on."""
+    """Connect to the Ray of our Slurm job or at launch.address, or start one for the block; the address of it."""
     os.environ.update(
         RAY_USAGE_STATS_ENABLED="0",
         RAY_DEDUP_LOGS="0",
@@ -35,9 +36,12 @@ def connect(config: LocalRay | Slurm, run: str) -> Iterator[str]:
     )
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning", "namespace": run}
     with contextlib.ExitStack() as stack:
-        if os.environ.get("RAY_ADDRESS"):
+        if "FMTRAIN_JOB" in os.environ and os.environ.get("RAY_ADDRESS"):
             options["address"] = os.environ["RAY_ADDRESS"]
+        elif isinstance(config, LocalRay) and config.address:
+            options["address"] = config.address
         elif isinstance(config, LocalRay):
+            os.environ.pop("RAY_ADDRESS", None)  # of some other cluster
             options |= _start_options(config)
             stack.enter_context(reaper(run))
         else:
@@ -69,21 +73,32 @@ def _start_options(config: LocalRay) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where an actor is: Ray's node, its address, a port free there, its host name, the GPUs given to the actor."""
+
+    node: str
+    address: str
+    port: int
+    host: str
+    gpus: list[str]
+
+
 class Rank:
     """The actor behind one rank: says where it is, runs the process, passes on the wish to stop."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
 
-    def where(self) -> tuple[str, str, int, str]:
-        """(node id, address, a free port on it, host name)."""
+    def where(self) -> Place:
         import ray
 
         address = ray.util.get_node_ip_address()
         with socket.socket() as probe:
             probe.bind((address, 0))
             port = int(probe.getsockname()[1])
-        return ray.get_runtime_context().get_node_id(), address, port, socket.gethostname()
+        gpus = [str(gpu) for gpu in ray.get_gpu_ids()]
+        return Place(ray.get_runtime_context().get_node_id(), address, port, socket.gethostname(), gpus)
 
     def run(self, argv: list[str], env: dict[str, str], log: str) -> int:
         """The process's exit code. It inherits this node's environment under the command's."""
@@ -143,10 +158,11 @@ class RayJob:
             )
             self.actors.append(actor.remote())
         placed = ray.get([a.where.remote() for a in self.actors], timeout=PLACEMENT_WAIT)
-        order = sorted(range(command.ranks), key=lambda i: (placed[i][1], placed[i][0], i))
+        order = sorted(range(command.ranks), key=lambda i: (placed[i].address, placed[i].node, i))
         self.actors = [self.actors[i] for i in order]
-        self.hosts = [placed[i][3] for i in order]
-        envs = rank_envs([placed[i][:3] for i in order])
+        places = [placed[i] for i in order]
+        self.hosts = [place.host for place in places]
+        envs = rank_envs(places)
         # a node keeps its own environment (Ray's, Slurm's); the command adds to it
         base = {
             k: v
@@ -194,26 +210,29 @@ class RayJob:
         self.actors, self.group = [], None
 
 
-def rank_envs(placed: list[tuple[str, str, int]]) -> list[dict[str, str]]:
-    """torch's variables for each rank, from where the actors report to be: ranks of one node stand together."""
-    nodes: list[str] = []
-    local: list[int] = []
-    for node, _, _ in placed:
-        local.append(sum(n == node for n in nodes))
-        nodes.append(node)
-    if len(placed) == 1:
+def rank_envs(places: list[Place]) -> list[dict[str, str]]:
+    """torch's variables for each rank, from where the actors report to be: ranks of one node stand together.
+
+    Ray shows each actor its own GPU alone; LOCAL_RANK counts over the node's, so every rank is shown all of them.
+    """
+    if len(places) == 1:
         return [{}]
-    return [
-        {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(local[rank]),
-            "WORLD_SIZE": str(len(placed)),
-            "LOCAL_WORLD_SIZE": str(nodes.count(node)),
-            "MASTER_ADDR": placed[0][1],
-            "MASTER_PORT": str(placed[0][2]),
-        }
-        for rank, (node, _, _) in enumerate(placed)
-    ]
+    nodes = [place.node for place in places]
+    envs = []
+    for rank, place in enumerate(places):
+        gpus = [gpu for other in places if other.node == place.node for gpu in other.gpus]
+        envs.append(
+            {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(nodes[:rank].count(place.node)),
+                "WORLD_SIZE": str(len(places)),
+                "LOCAL_WORLD_SIZE": str(nodes.count(place.node)),
+                "MASTER_ADDR": places[0].address,
+                "MASTER_PORT": str(places[0].port),
+                **({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}),
+            }
+        )
+    return envs
 
 
 class RayBackend:
@@ -224,9 +243,10 @@ class RayBackend:
 
         self.run = run
         resources = ray.cluster_resources()
+        nodes = [n for n in ray.nodes() if n["Alive"]]
+        self.node_cpus = min(int(n["Resources"].get("CPU", 1)) for n in nodes)
         self.cpus, self.gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
-        nodes = sum(bool(n["Alive"]) for n in ray.nodes())
-        self.notes = [f"Ray at {address}: {nodes} node(s), {self.cpus} CPUs, {self.gpus} GPUs"]
+        self.notes = [f"Ray at {address}: {len(nodes)} node(s), {self.cpus} CPUs, {self.gpus} GPUs"]
         dashboard = ray._private.worker.global_worker.node.webui_url if ray._private.worker.global_worker.node else ""
         if dashboard:
             self.notes.append(f"dashboard http://{dashboard}")

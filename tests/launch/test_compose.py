@@ -211,3 +211,31 @@ sys.exit(code)
     if wrong:
         assert "did you mean" in done.stderr
     assert spent < 10  # a loaded machine; the figure itself is printed by benchmarks/startup.py
+
+
+def test_a_first_stage_may_start_from_a_pin() -> None:
+    root = compose(["stages.pretrain=null", "stages.sft.inputs.model=pretrain@v1"])
+    assert root.stages.pretrain is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "names"),
+    [
+        (["launch.ranks=3"], ["global_batch_size=16", "3 ranks", "global_batch_size=18"]),
+        (["launch.ranks=4"], ["micro_batch_size=4"]),
+        (["stages.corpus.artifact=../escaped"], ["stages.corpus.artifact"]),
+        (["stages.sft.artifact=dpo"], ["stages.dpo.artifact=dpo", "stages.sft.artifact"]),
+        (["stages.pretrain.optim.lr=inf"], ["stages.pretrain.optim.lr", "finite"]),
+        (["stages.dpo.max_rows=900"], ["stages.dpo.max_rows=900", "stages.reference.max_rows=400"]),
+        (
+            ["stages.dpo.sequence_length=256"],
+            ["stages.dpo.sequence_length=256", "stages.reference.sequence_length=384"],
+        ),
+        (["checkpoint.keep=0"], ["checkpoint.keep=0", "1 or more"]),
+        (["seed=-1"], ["seed=-1"]),
+    ],
+)
+def test_values_out_of_range(overrides: list[str], names: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose(overrides)
+    assert all(name in str(caught.value) for name in names), str(caught.value)
