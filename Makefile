@@ -4,16 +4,22 @@
 #              TORCH=existing           the torch that $(PYTHON) already has is kept
 #              TORCH=https://...        the pinned torch from that index, e.g. a CPU or another CUDA build's
 PYTHON ?= python3
-TORCH ?= default
 VENV ?= .venv
 BIN := $(VENV)/bin
+# One stamp, named after TORCH and holding it: another TORCH installs anew, and without TORCH what is there stays.
+STAMPS := $(wildcard $(VENV)/.installed-*)
+ifeq ($(origin TORCH),undefined)
+TORCH := $(if $(STAMPS),$(shell cat $(firstword $(STAMPS))),default)
+endif
+STAMP := $(VENV)/.installed-$(shell printf %s '$(TORCH)' | tr -c 'A-Za-z0-9.-' _)
 
 .PHONY: install quickstart test test-long lint format clean
-install: $(VENV)/.installed
+install: $(STAMP)
 
-$(VENV)/.installed: pyproject.toml setup.py constraints.txt Makefile
+$(STAMP): pyproject.toml setup.py constraints.txt install.sh Makefile
 	PYTHON="$(PYTHON)" TORCH="$(TORCH)" VENV="$(VENV)" bash install.sh
-	touch $@
+	rm -f $(VENV)/.installed-*
+	printf '%s\n' '$(TORCH)' > $@
 
 quickstart: install
 	$(BIN)/fmtrain run recipe=quickstart

@@ -19,12 +19,21 @@ fi
 if [ "$TORCH" = existing ]; then
     { grep -v '^torch==' constraints.txt; echo "torch==$have"; } >"$constraints"
 fi
+if [ "$TORCH" = existing ] && ! "$VENV/bin/python" -c 'import torch'; then
+    echo "TORCH=existing, and $VENV, made from $PYTHON, cannot import its torch (the reason is above). If $VENV was made" \
+        "with another TORCH, remove it first: make clean" >&2
+    exit 2
+fi
 pip=("$VENV/bin/python" -m pip install --disable-pip-version-check -q)
 torch=$(grep '^torch==' constraints.txt)
+again=() # another TORCH than last time: its build has the same version, which pip alone would keep
+for stamp in "$VENV"/.installed-*; do
+    [ ! -f "$stamp" ] || [ "$(cat "$stamp")" = "$TORCH" ] || again=(--force-reinstall)
+done
 case $TORCH in
 existing) ;;
-default) "${pip[@]}" "$torch" ;;
-*) "${pip[@]}" --index-url "$TORCH" "$torch" ;;
+default) "${pip[@]}" "${again[@]}" "$torch" ;;
+*) "${pip[@]}" "${again[@]}" --index-url "$TORCH" "$torch" ;;
 esac
 "${pip[@]}" -c "$constraints" setuptools wheel
 "${pip[@]}" -c "$constraints" -e '.[dev]'

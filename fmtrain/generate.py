@@ -36,13 +36,14 @@ def write(folder: Path, prompt: str, max_new_tokens: int, temperature: float, se
     # here, so that --help and a wrong argument are answered without loading torch
     from fmtrain.evaluate import samples
     from fmtrain.evaluate.inputs import task_of
-    from fmtrain.evaluate.scoring import pick_device, use_all_cpus
+    from fmtrain.evaluate.scoring import use_all_cpus
     from fmtrain.models import load_model, load_tokenizer
+    from fmtrain.models.device import device
 
     use_all_cpus()
     task = task_of(folder)
     tokenizer = load_tokenizer(folder)
-    model = load_model(folder, task, tokenizer).to(pick_device())
+    model = load_model(folder, task, tokenizer).to(device())
     if task == "masked":
         return samples.fill_masks(model, tokenizer, prompt)[0]
     if tokenizer.chat_template and not raw:

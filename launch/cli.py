@@ -4,31 +4,48 @@ Answers --help, plan and a rejected configuration without importing torch, ray, 
 """
 
 import argparse
+import datetime
 import json
+import math
 import os
+import shlex
+import shutil
 import subprocess
 import sys
+import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
-from fmtrain.errors import ExitCode, FmtrainError
+from fmtrain.errors import ConfigError, ExitCode, FmtrainError
+from fmtrain.run import lease
 from fmtrain.run.manifest import Artifact
-from fmtrain.run.storage import disk_errors
+from fmtrain.run.storage import disk_errors, read_json, write_json
 from fmtrain.run.store import Store
+from launch.status import DEFAULT_STORE, store_at
 from launch.terminal import table
 
+if TYPE_CHECKING:
+    from fmtrain.schema.launch import Slurm
+    from fmtrain.schema.root import Root
+
+_READ_ONLY = ("plan", "status", "logs", "models", "doctor")
 _OVERRIDES = "Hydra overrides, e.g. recipe=quickstart stages.dpo.objective.beta=0.2 objective@stages.dpo.objective=dpo"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Writes its help out before it leaves, where a closed pipe is noticed."""
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        sys.stdout.flush()
+        super().exit(status, message)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, dispatch, and turn every failure into one message and its exit code."""
-    parser = _parser()
-    args, unknown = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
-    if unknown:
-        if hasattr(args, "overrides") and not any(u.startswith("-") for u in unknown):
-            args.overrides += unknown
-        else:
-            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    only_reads = True
     try:
+        args = _arguments(sys.argv[1:] if argv is None else argv)
+        only_reads = args.verb in _READ_ONLY
         code = int(args.function(args))
         sys.stdout.flush()
         return code
@@ -37,13 +54,31 @@ def main(argv: list[str] | None = None) -> int:
         return int(e.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return int(ExitCode.DONE)
+        if only_reads:
+            return int(ExitCode.DONE)
+        print("error: the output was closed before the work was done; the same command goes on", file=sys.stderr)
+        return int(ExitCode.INTERNAL)
     except KeyboardInterrupt:
         return int(ExitCode.INTERRUPTED)
+    except Exception as e:
+        traceback.print_exc()
+        print(f"error: internal: {type(e).__name__}: {e}", file=sys.stderr)
+        return int(ExitCode.INTERNAL)
+
+
+def _arguments(argv: list[str]) -> argparse.Namespace:
+    parser = _parser()
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        if hasattr(args, "overrides") and not any(u.startswith("-") for u in unknown):
+            args.overrides += unknown
+        else:
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return args
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fmtrain", description="From raw text to an aligned, versioned model.")
+    parser = _Parser(prog="fmtrain", description="From raw text to an aligned, versioned model.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(name: str, function: object, text: str) -> argparse.ArgumentParser:
@@ -66,15 +101,17 @@ def _parser() -> argparse.ArgumentParser:
     models = verb("models", _models, "the models of a store, published and trained")
     generate = verb("generate", _generate, "let a model write: fmtrain generate quickstart@v1 'def add(a, b):'")
     generate.add_argument("model", help="NAME or NAME@vN, or a Hugging Face folder")
-    generate.add_argument("prompt")
+    generate.add_argument("prompt", help="one that begins with - stands last, after --")
     generate.add_argument("--max-new-tokens", type=int, default=128)
     generate.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
     generate.add_argument("--seed", type=int, default=1)
     generate.add_argument("--raw", action="store_true", help="continue the text itself, without the chat template")
-    doctor = verb("doctor", _doctor, "check this machine: packages, processors, disk, Ray, Slurm")
+    doctor = verb("doctor", _doctor, "check this machine: packages, processors, disk, Ray's dashboard, Slurm")
     for sub in (status, logs, models, generate, doctor):
         sub.add_argument(
-            "--store", default=os.environ.get("FMTRAIN_STORE", "./store"), help="default ./store or FMTRAIN_STORE"
+            "--store",
+            default=os.environ.get("FMTRAIN_STORE", DEFAULT_STORE),
+            help="default FMTRAIN_STORE, or ./store",
         )
     for sub in (status, models):
         sub.add_argument("--json", action="store_true", help="machine-readable")
@@ -89,16 +126,16 @@ def _run(args: argparse.Namespace) -> int:
     from launch.plan import plan
 
     root = compose(args.overrides)
-    store = Store(Path(root.store).absolute())
+    store = store_at(root.store)
     inside_job = "FMTRAIN_JOB" in os.environ
     if isinstance(root.launch, Slurm) and root.launch.dry_run and not inside_job:
-        return _slurm(root.launch, store, args)
+        return _slurm(root, root.launch, store, args)
     with disk_errors(store.root):
         store.prepare()
         graph = build(root)
         steps = plan(graph, store)
     if isinstance(root.launch, Slurm) and not inside_job:
-        return _slurm(root.launch, store, args)
+        return _slurm(root, root.launch, store, args)
     run_id = os.environ.get("FMTRAIN_RUN") if inside_job else None
     run_id = run_id or driver.new_run_id()
     print(f"run {run_id}  recipe={root.recipe} launch={root.launch.name}  store {store.root}")
@@ -107,24 +144,53 @@ def _run(args: argparse.Namespace) -> int:
     return driver.run(root, steps, store, run_id, args.overrides)
 
 
-def _slurm(config: object, store: Store, args: argparse.Namespace) -> int:
-    from fmtrain.schema.launch import Slurm
+def _slurm(root: "Root", config: "Slurm", store: Store, args: argparse.Namespace) -> int:
     from launch import driver
     from launch.backends import slurm
 
-    assert isinstance(config, Slurm)
     run_id = driver.new_run_id()
     folder = store.run_dir(run_id)
     words = [sys.executable, "-m", "launch.cli", "run", *args.overrides]
     if config.dry_run:
         print(slurm.render(config, folder, words), end="")
         return 0
-    folder.mkdir(parents=True)
-    job = slurm.submit(config, folder, words)
+    with disk_errors(store.root):
+        folder.mkdir(parents=True)
+        _record_queued(folder, root, args.overrides)
+        try:
+            job = slurm.submit(config, folder, words)
+        except FmtrainError as e:
+            shutil.rmtree(folder)
+            script = f"The script is {folder / slurm.SCRIPT}"
+            raise type(e)(str(e).replace(script, "launch.dry_run=true prints the script")) from None
+        _note_job(folder, job)
     print(f"job {job}  run {run_id}")
     print(f"  output  {folder / f'slurm-{job}.out'}")
-    print(f"  follow  fmtrain status {run_id} --store {store.root}")
+    print(f"  follow  fmtrain status {run_id} --store {shlex.quote(str(store.root))}", flush=True)
     return slurm.wait(job, folder / f"slurm-{job}.out") if args.wait else 0
+
+
+def _record_queued(folder: Path, root: "Root", overrides: list[str]) -> None:
+    """The run's state until the job begins and records its own; it may begin before sbatch has returned."""
+    state = {
+        **lease.owner(folder.name),
+        "pid": None,
+        "started": None,
+        "recipe": root.recipe,
+        "overrides": overrides,
+        "launch": root.launch.name,
+        "state": "queued",
+        "stage": None,
+        "begun": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "notes": [],
+    }
+    write_json(folder / "run.json", state)
+
+
+def _note_job(folder: Path, job: str) -> None:
+    state = read_json(folder / "run.json")
+    if state["state"] == "queued":
+        write_json(folder / "run.json", {**state, "job": job, "notes": [f"slurm job {job}"]})
 
 
 def _plan(args: argparse.Namespace) -> int:
@@ -135,7 +201,7 @@ def _plan(args: argparse.Namespace) -> int:
 
     root = compose(args.overrides)
     graph = build(root)
-    print(plan_table(plan(graph, Store(Path(root.store).absolute()))))
+    print(plan_table(plan(graph, store_at(root.store))))
     for line in graph.left_out:
         print(line)
     return 0
@@ -144,7 +210,7 @@ def _plan(args: argparse.Namespace) -> int:
 def _status(args: argparse.Namespace) -> int:
     from launch import status
 
-    store = Store(Path(args.store).absolute())
+    store = store_at(args.store)
     found = status.runs(store, args.run)
     print(json.dumps(found, indent=1) if args.json else status.show(found, store, detailed=args.run is not None))
     return 0
@@ -153,11 +219,11 @@ def _status(args: argparse.Namespace) -> int:
 def _logs(args: argparse.Namespace) -> int:
     from launch import status
 
-    return status.logs(Store(Path(args.store).absolute()), args.run, args.stage, args.rank, args.follow)
+    return status.logs(store_at(args.store), args.run, args.stage, args.rank, args.follow)
 
 
 def _models(args: argparse.Namespace) -> int:
-    store = Store(Path(args.store).absolute())
+    store = store_at(args.store)
     found = [a for kind in ("published", "model") for a in store.artifacts(kind)]
     if args.json:
         print(json.dumps([_model_row(a) for a in found], indent=1))
@@ -182,26 +248,23 @@ def _model_row(artifact: Artifact) -> dict[str, object]:
 
 def _generate(args: argparse.Namespace) -> int:
     """The model writes in a process of its own: this one never imports torch."""
-    folder = Path(args.model)
+    if args.max_new_tokens < 1:
+        raise ConfigError(f"--max-new-tokens={args.max_new_tokens}: 1 is the least")
+    if not 0 <= args.temperature < math.inf:
+        raise ConfigError(f"--temperature={args.temperature}: expected 0, which is greedy, or more")
+    folder = Path(os.path.expanduser(args.model))
     if not (folder / "config.json").is_file():
-        folder = Store(Path(args.store).absolute()).get(args.model, "published", "model").path
+        folder = store_at(args.store).get(args.model, "published", "model").path
     options = [f"--max-new-tokens={args.max_new_tokens}", f"--temperature={args.temperature}", f"--seed={args.seed}"]
-    command = [
-        sys.executable,
-        "-m",
-        "fmtrain.generate",
-        str(folder),
-        args.prompt,
-        *options,
-        *(["--raw"] if args.raw else []),
-    ]
+    options += ["--raw"] if args.raw else []
+    command = [sys.executable, "-m", "fmtrain.generate", *options, "--", str(folder), args.prompt]
     return subprocess.run(command).returncode
 
 
 def _doctor(args: argparse.Namespace) -> int:
     from launch.doctor import check
 
-    return check(Path(args.store).absolute())
+    return check(store_at(args.store).root)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ against the schema, `+`, `++` and `~` too, and answers with the nearest key; onl
 import dataclasses
 import difflib
 import functools
+import re
 import types
 import typing
 from importlib import resources
@@ -50,25 +51,45 @@ def register() -> None:
 def compose(overrides: list[str]) -> Root:
     """The configuration that `overrides` ask for; ConfigError names the key and the mend."""
     parsed = parse(overrides)
-    choices = tuple(o.input_line or "" for o in parsed if _is_choice(o))
+    choices = _accepted(tuple(o.input_line or "" for o in parsed if _is_choice(o)))
     base = _base(choices)
-    values = [_as_list(o, base) for o in parsed if not _is_choice(o)]
-    for override in parsed:
-        if not _is_choice(override):
-            check_key(override, base)
-    data = _compose([*choices, *values])
+    values = [o for o in parsed if not _is_choice(o)]
+    for override in values:
+        check_key(override, base)
+        _check_value(override, base)
+    data = _compose([*choices, *(_as_list(o, base) for o in values)])
     root = load(Root, data)
     check(root)
     return root
 
 
 def parse(overrides: list[str]) -> list[Override]:
-    try:
-        return OverridesParser.create().parse_overrides(overrides)
-    except HydraException as e:
-        first = str(e).splitlines()[0]
-        advice = "An override is KEY=VALUE, e.g. stages.dpo.objective.beta=0.2; quote odd values."
-        raise ConfigError(f"{first}\n{advice}") from None
+    parser = OverridesParser.create()
+    found = []
+    for text in overrides:
+        try:
+            found += parser.parse_overrides([text])
+        except HydraException:
+            raise ConfigError(_unparsed(text)) from None
+    return found
+
+
+def _unparsed(text: str) -> str:
+    """What to say of an override that Hydra's grammar does not have."""
+    key, equals, value = text.partition("=")
+    if equals and key and value:
+        quoted = _quoted(value)
+        if value[:1] == "[":
+            quoted = "[" + ",".join(_quoted(v.strip()) for v in value.strip("[]").split(",")) + "]"
+        return f'{text!r} cannot be read: a value with odd characters needs quotes within quotes: "{key}={quoted}"'
+    group = next((g for g in ("recipe", *GROUPS) if text in options(g)), None)
+    if group is not None:
+        return f"{text!r} is no KEY=VALUE; did you mean {f'{group}={text}'!r}?"
+    return f"{text!r} is no KEY=VALUE, e.g. recipe=quickstart or stages.dpo.objective.beta=0.2"
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.strip("'\"").replace("'", "\\'") + "'"
 
 
 def options(group: str) -> list[str]:
@@ -86,11 +107,82 @@ def check_key(override: Override, base: dict[str, Any]) -> None:
     parent = key.rpartition(".")[0]
     while parent:
         if parent in known and _node(base, parent) is None:
+            if _class_at(parent, base) is training.Model:
+                option = "hf" if key.endswith(".path") else f"({' | '.join(options('model'))})"
+                raise ConfigError(
+                    f"{override.input_line}: {parent} is null, the recipe's model; "
+                    f"give the stage one of its own first: model@{parent}={option}"
+                )
             raise ConfigError(f"{key}: {parent} is not part of recipe={base['recipe']}; choose a recipe that has it")
         parent = parent.rpartition(".")[0]
     groups = [g for g in GROUPS if g != "recipe"] + ["recipe"]
     nearest = _nearest(key, [*known, *groups])
     raise ConfigError(f"{override.input_line}: there is no setting {key!r}; did you mean {nearest!r}?")
+
+
+def _check_value(override: Override, base: dict[str, Any]) -> None:
+    """Refuse what Hydra would answer in its own terms: sweeps, removals, an option given as a value."""
+    key, line = override.key_or_group, override.input_line
+    parent, _, last = key.rpartition(".")
+    if override.is_delete():
+        if parent == "stages":
+            raise ConfigError(f"{line}: a stage is left out with {key}=null")
+        raise ConfigError(f"{line}: settings cannot be removed; give another value: {key}=VALUE")
+    value = line.partition("=")[2] if line else ""
+    if override.is_sweep_override():
+        if isinstance(_node(base, key), list):
+            raise ConfigError(f"{line}: {key} is a list; did you mean '{key}=[{value}]'?")
+        raise ConfigError(f'{line}: sweeps are not run; give one value, or quote it: "{key}={_quoted(value)}"')
+    if last == "name" and _class_at(parent, base) in KINDS:
+        raise ConfigError(f"{line}: {_choose(parent, value, base)}")
+    if not isinstance(override.value(), (dict, type(None))):
+        cls = _class_at(key, base)
+        if cls in GROUPS.values():
+            raise ConfigError(f"{line}: {_choose(key, value, base)}")
+        if dataclasses.is_dataclass(cls):
+            raise ConfigError(f"{line}: {key} has settings of its own, e.g. {key}.{_first_key(cls)}=VALUE")
+
+
+def _choose(slot: str, option: str, base: dict[str, Any]) -> str:
+    """How to choose the option that stands at `slot`: `objective@stages.dpo.objective=sft`."""
+    group = next(name for name, cls in GROUPS.items() if cls is _class_at(slot, base))
+    head = group if slot == group else f"{group}@{slot}"
+    have = ", ".join(options(group))
+    example = f"{head}={option if option in options(group) else options(group)[0]}"
+    return f"an option of the group {group!r} is chosen with {example} (it has {have})"
+
+
+def _first_key(cls: Any) -> str:
+    return dataclasses.fields(cls)[0].name
+
+
+def _class_at(key: str, base: Any) -> Any:
+    """The schema's class of a known key; of a group the base class."""
+    cls: Any = Root
+    for part in key.split("."):
+        if isinstance(base, dict) and cls in KINDS:
+            cls = KINDS[cls].get(base.get("name", ""), cls)
+        cls = _class(typing.get_type_hints(cls)[part])
+        base = base.get(part) if isinstance(base, dict) else None
+    return cls
+
+
+@functools.lru_cache(maxsize=64)
+def _accepted(choices: tuple[str, ...]) -> tuple[str, ...]:
+    """`choices` as Hydra takes them: one for a slot that the recipe does not list, as a stage's model, is added."""
+    try:
+        _base(choices)
+        return choices
+    except ConfigError as e:
+        missing = re.match(r"Could not override '([^']+)'", str(e))
+        choice = next((c for c in choices if missing and c.startswith(f"{missing[1]}=")), None)
+        if choice is None:
+            raise
+    without = _base(_accepted(tuple(c for c in choices if c != choice)))
+    stage = (parse([choice])[0].package or "").rpartition(".")[0]
+    if _node(without, stage) is None:
+        raise ConfigError(f"{choice}: {stage} is not part of recipe={without['recipe']}; choose a recipe that has it")
+    return _accepted(tuple(f"+{c}" if c == choice else c for c in choices))
 
 
 @functools.lru_cache(maxsize=64)
@@ -136,8 +228,17 @@ def _check_choice(override: Override) -> None:
         raise ConfigError(
             f"{override.input_line}: no stage has {package!r}; did you mean {_nearest(package, _slots(group))!r}?"
         )
+    if override.is_delete():
+        raise ConfigError(
+            f"{override.input_line}: a group cannot be removed; choose another option of {group}: "
+            f"{', '.join(options(group))}"
+        )
+    if override.is_sweep_override():
+        raise ConfigError(f"{override.input_line}: sweeps are not run; give one value of {', '.join(options(group))}")
     value = override.value()
-    if override.is_delete() or value in options(group):
+    if package is None and override.is_add():
+        raise ConfigError(f"{override.input_line}: {group} stands already; leave out the +: {group}={value}")
+    if value in options(group):
         return
     nearest = _nearest(str(value), options(group))
     raise ConfigError(
@@ -196,11 +297,19 @@ def _as_list(override: Override, base: dict[str, Any]) -> str:
 
 
 def _nearest(word: str, candidates: list[str]) -> str:
+    return _most_like(word, tuple(candidates))
+
+
+@functools.lru_cache(maxsize=256)
+def _most_like(word: str, candidates: tuple[str, ...]) -> str:
     """The candidate most like `word`; among equals the one whose last part is most like the last part of `word`."""
-
-    def likeness(candidate: str) -> tuple[float, float]:
-        whole = difflib.SequenceMatcher(None, word, candidate, autojunk=False).ratio()
+    best, found = (-1.0, -1.0), ""
+    for candidate in candidates:
+        whole = difflib.SequenceMatcher(None, word, candidate, autojunk=False)
+        if whole.real_quick_ratio() < best[0] or whole.quick_ratio() < best[0]:
+            continue  # upper bounds, far cheaper than the ratio
         last = difflib.SequenceMatcher(None, word.rpartition(".")[2], candidate.rpartition(".")[2]).ratio()
-        return (whole, last)
-
-    return max(candidates, key=likeness)
+        likeness = (whole.ratio(), last)
+        if likeness > best:
+            best, found = likeness, candidate
+    return found

@@ -1,5 +1,6 @@
-"""`fmtrain doctor`: what this machine has and lacks, a line each, with the mend."""
+"""`fmtrain doctor`: what this machine has and lacks, a line each, with the mend. Creates nothing."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -8,11 +9,12 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-from fmtrain.errors import ExitCode, FmtrainError
-from fmtrain.run.store import Store
+from fmtrain.errors import ExitCode
 
 _NEEDED = ("torch", "transformers", "deepspeed", "ray", "datatrove", "hydra-core", "omegaconf", "xxhash")
+_DASHBOARD = ("aiohttp", "aiohttp_cors", "opencensus", "prometheus_client")  # of ray[default]; jobs are sent through it
 _ROOM = 2e9  # bytes that a quickstart may need
+_PATIENCE = 20.0  # seconds for an answer of nvidia-smi or sbatch
 
 
 def check(store: Path) -> int:
@@ -21,6 +23,7 @@ def check(store: Path) -> int:
         _python,
         _packages,
         _xxhash,
+        _ray,
         _ninja,
         _memory,
         _disk,
@@ -30,7 +33,7 @@ def check(store: Path) -> int:
     good = True
     for function in checks:
         ok, text = function(store)
-        good &= ok
+        good &= ok or function is _slurm  # only launch=slurm needs it
         print(f"{'ok  ' if ok else 'LACK'}  {text}")
     return int(ExitCode.DONE if good else ExitCode.CONFIG)
 
@@ -40,20 +43,32 @@ def _python(store: Path) -> tuple[bool, str]:
 
 
 def _packages(store: Path) -> tuple[bool, str]:
-    found, missing = [], []
-    for name in _NEEDED:
-        try:
-            found.append(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            missing.append(name)
+    found = [f"{name} {version}" for name in _NEEDED if (version := _version(name))]
+    missing = [name for name in _NEEDED if not _version(name)]
     if missing:
         return False, f"missing {', '.join(missing)}: run `make install`"
     return True, ", ".join(found)
 
 
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def _xxhash(store: Path) -> tuple[bool, str]:
-    version = metadata.version("xxhash")
+    version = _version("xxhash")
+    if version is None:
+        return False, "xxhash missing: pip install 'xxhash<4'"
     return int(version.split(".")[0]) < 4, f"xxhash {version} (below 4: datatrove's hashing fails with 4)"
+
+
+def _ray(store: Path) -> tuple[bool, str]:
+    missing = [name for name in _DASHBOARD if importlib.util.find_spec(name) is None]
+    if missing:
+        return False, f"Ray's dashboard lacks {', '.join(missing)}: pip install 'ray[default]'"
+    return True, "Ray has its dashboard"
 
 
 def _ninja(store: Path) -> tuple[bool, str]:
@@ -67,23 +82,39 @@ def _memory(store: Path) -> tuple[bool, str]:
 
 
 def _disk(store: Path) -> tuple[bool, str]:
-    try:
-        Store(store).prepare()
-    except FmtrainError as e:
-        return False, str(e)
-    free = shutil.disk_usage(store).free
-    return free > _ROOM, f"store {store}: writable, {free / 1e9:.0f} GB free"
+    """Whether the store, or the nearest folder above one that is not there yet, can be written."""
+    nearest = store
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        return False, f"store {store}: {nearest} is not a folder that can be written; give another with --store"
+    free = shutil.disk_usage(nearest).free
+    room = f"{free / 1e9:.0f} GB free"
+    return free > _ROOM, f"store {store}: {'writable' if nearest == store else 'can be made'}, {room}"
 
 
 def _gpu(store: Path) -> tuple[bool, str]:
     if shutil.which("nvidia-smi") is None:
         return True, "no GPU: two ranks over gloo"
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
-    return listed.returncode == 0, (listed.stdout or listed.stderr).strip().replace("\n", "; ")
+    return _ask("nvidia-smi", "-L")
 
 
 def _slurm(store: Path) -> tuple[bool, str]:
     if shutil.which("sbatch") is None:
         return True, "no Slurm here (launch=slurm needs sbatch on PATH)"
-    done = subprocess.run(["sbatch", "--version"], capture_output=True, text=True)
-    return True, f"{done.stdout.strip()}: launch=slurm can submit"
+    good, said = _ask("sbatch", "--version")
+    return good, f"{said}: launch=slurm can submit" if good else f"{said} (launch=slurm needs it)"
+
+
+def _ask(*command: str) -> tuple[bool, str]:
+    """Did the command succeed, and what it printed, on one line."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=_PATIENCE
+        )
+    except (OSError, subprocess.TimeoutExpired) as e:
+        return False, f"{command[0]} is of no use: {e}"
+    said = (done.stdout.strip() or done.stderr.strip()).replace("\n", "; ")
+    if done.returncode != 0:
+        return False, f"{' '.join(command)} fails with exit code {done.returncode}: {said}"
+    return True, said

@@ -302,7 +302,12 @@ def _finish(driver: Driver, seconds: float) -> None:
     report = driver.run.folder / "report.html"
     if evaluation is not None and (evaluation.path / "report.html").is_file():
         shutil.copyfile(evaluation.path / "report.html", report)
-    print(summary(driver.steps, driver.made, driver.seconds, seconds, driver.run.folder), flush=True)
+    record = driver.run
+    recipe, overrides = record.root.recipe, record.state["overrides"]
+    lines = summary(
+        driver.steps, driver.made, driver.seconds, seconds, record.folder, recipe, overrides, record.store.root
+    )
+    print(lines, flush=True)
     driver.run.event("done", artifacts={stage: a.ref for stage, a in driver.made.items()})
 
 

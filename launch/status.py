@@ -1,33 +1,62 @@
 """The runs of a store, read from their folders alone: a run is what its files say, whoever made it and wherever."""
 
 import json
+import os
 import socket
 import time
 from pathlib import Path
 from typing import Any
 
-from fmtrain.errors import ConfigError
+from fmtrain.errors import ConfigError, StoreError
 from fmtrain.run import lease
 from fmtrain.run.storage import read_json
 from fmtrain.run.store import Store
 from launch.terminal import progress_text, read_progress, table
 
 SHOWN = 15
+DEFAULT_STORE = "./store"
+
+
+def store_at(text: str) -> Store:
+    """The store that `text`, a command line's or FMTRAIN_STORE's, names; empty is ./store, `~` the home folder."""
+    try:
+        return Store(Path(os.path.abspath(Path(text.strip() or DEFAULT_STORE).expanduser())))
+    except RuntimeError as e:
+        raise ConfigError(f"the store {text!r} cannot be found: {e}; give its whole path") from None
 
 
 def runs(store: Store, prefix: str | None = None) -> list[dict[str, Any]]:
-    """The runs whose id starts with `prefix`, oldest first, with their stages."""
-    found = [_run(f.parent) for f in sorted((store.root / "runs").glob(f"{prefix or ''}*/run.json"))]
-    if prefix and not found:
+    """The runs whose id starts with `prefix`, oldest first, with their stages; a damaged one is `unreadable`."""
+    folders = sorted(
+        f.parent for f in (store.root / "runs").glob("*/run.json") if f.parent.name.startswith(prefix or "")
+    )
+    if prefix and not folders:
         raise ConfigError(f"no run {prefix!r} in {store.root}; `fmtrain status` lists them")
-    return found
+    return [_read(folder) for folder in folders]
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        return _run(folder)
+    except (StoreError, KeyError, TypeError, AttributeError) as e:
+        why = str(e) if isinstance(e, StoreError) else f"{folder} is damaged: {type(e).__name__} {e}"
+        return {
+            "id": folder.name, "recipe": "", "launch": "", "state": "unreadable", "stage": None, "begun": "",
+            "overrides": [], "notes": [], "stages": [], "message": why,
+        }  # fmt: skip
 
 
 def _run(folder: Path) -> dict[str, Any]:
-    state: dict[str, Any] = read_json(folder / "run.json")
+    state: dict[str, Any] = {"overrides": [], "notes": [], **read_json(folder / "run.json")}
+    missing = {"recipe", "launch", "state", "stage", "begun", "host"} - set(state)
+    if missing:
+        raise StoreError(f"{folder / 'run.json'} lacks {', '.join(sorted(missing))}")
     here = state["host"] == socket.gethostname()
     if state["state"] == "running" and here and lease.process_start(state["pid"]) != state["started"]:
         state["state"] = "died"
+    ended = folder / "exit_code"  # a Slurm job's last word
+    if state["state"] == "queued" and ended.is_file():
+        state |= {"state": "failed", "message": f"the job ended before the run began: {folder}/slurm-*.out"}
     plan = read_json(folder / "plan.json") if (folder / "plan.json").is_file() else []
     events = _events(folder / "events.jsonl")
     made = {e["stage"]: e for e in events if e["event"] == "committed"}
@@ -71,7 +100,7 @@ def show(found: list[dict[str, Any]], store: Store, *, detailed: bool) -> str:
         rows.append((run["id"], run["recipe"], run["launch"], run["state"], run["stage"] or "", run["begun"][:16]))
     lines = [table(rows)]
     for run in found[-SHOWN:]:
-        if detailed or run["state"] == "running":
+        if detailed or run["state"] in ("queued", "running", "unreadable"):
             lines += ["", f"{run['id']}: {' '.join(run['overrides'])}", *(f"  {note}" for note in run["notes"])]
             lines += [f"  {s['stage']:<10} {_stage(s)}" for s in run["stages"]]
             if run.get("message"):
@@ -88,23 +117,44 @@ def _stage(stage: dict[str, Any]) -> str:
 
 
 def logs(store: Store, run: str | None, stage: str | None, rank: int, follow: bool) -> int:
-    """Print a stage's log; with `follow` until the run has ended."""
+    """Print a stage's log; with `follow` until the run has ended, and without `stage` from stage to stage."""
     found = runs(store, run)
     if not found:
         raise ConfigError(f"no runs in {store.root} yet")
     folder = store.run_dir(found[-1]["id"])
-    logged = sorted((p for p in (folder / "logs").glob("*") if p.is_dir()), key=lambda p: p.stat().st_mtime)
-    if stage is None and logged:
-        stage = logged[-1].name
-    path = folder / "logs" / (stage or "") / f"rank{rank}.log"
-    if not path.is_file():
-        have = ", ".join(p.name for p in logged) or "none"
-        raise ConfigError(f"run {found[-1]['id']} has no log {path}; stages with logs: {have}")
-    print(f"# {path}")
+    logged = _logged(folder, rank)
+    path = folder / "logs" / stage / f"rank{rank}.log" if stage else logged[-1] if logged else None
+    if path is None or not path.is_file():
+        have = ", ".join(p.parent.name for p in logged) or "none"
+        state = found[-1]["state"]
+        raise ConfigError(
+            f"run {found[-1]['id']} ({state}) has no log {path or f'of rank {rank}'}; stages with logs: {have}"
+        )
+    seen = set(logged)
+    while path is not None:
+        path = _print_log(folder, path, rank, follow, None if stage else seen)
+    return 0
+
+
+def _logged(folder: Path, rank: int) -> list[Path]:
+    """The rank's logs, the stage that began last at the end."""
+    found = [p for p in (folder / "logs").glob(f"*/rank{rank}.log") if p.is_file()]
+    return sorted(found, key=lambda p: p.parent.stat().st_mtime)
+
+
+def _print_log(folder: Path, path: Path, rank: int, follow: bool, seen: set[Path] | None) -> Path | None:
+    """Print one log to its end; the log of the stage after it, the first that is not in `seen`, where that is given."""
+    print(f"# {path}", flush=True)
     with open(path, encoding="utf-8", errors="replace") as f:
         while True:
+            # asked before reading: what was written until then is all printed below
+            going = follow and _read(folder)["state"] == "running"
+            later = [p for p in _logged(folder, rank) if p not in seen] if follow and seen is not None else []
             while chunk := f.read(1 << 16):
                 print(chunk, end="", flush=True)
-            if not follow or _run(folder)["state"] != "running":
-                return 0
+            if later and seen is not None:
+                seen.add(later[0])
+                return later[0]
+            if not going:
+                return None
             time.sleep(0.5)

@@ -1,9 +1,16 @@
 """The lines a finished run ends with, and the table of a plan."""
 
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from fmtrain.run.manifest import Artifact
+from fmtrain.schema.training import TrainJob
 from launch.plan import Step
+from launch.status import DEFAULT_STORE, store_at
 from launch.terminal import duration, table
 
 
@@ -17,8 +24,20 @@ def plan_table(steps: list[Step]) -> str:
     return table(rows) + (f"\nin all ~{duration(total)}" if total else "\nnothing to run")
 
 
-def summary(steps: list[Step], made: dict[str, Artifact], seconds: dict[str, float], total: float, run: Path) -> str:
-    """Seconds a stage, the model's version, the report, and three commands to try next."""
+def summary(
+    steps: list[Step],
+    made: dict[str, Artifact],
+    seconds: dict[str, float],
+    total: float,
+    run: Path,
+    recipe: str = "quickstart",
+    overrides: Sequence[str] = (),
+    store: Path | None = None,
+) -> str:
+    """Seconds a stage, the model's version, the report, and three commands to try next, which can be pasted.
+
+    `recipe` and `overrides` are the run's; `store` is its store, None for the one a command takes by itself.
+    """
     rows = [("stage", "artifact", "seconds", "folder")]
     for step in steps:
         artifact = made[step.node.stage]
@@ -32,14 +51,36 @@ def summary(steps: list[Step], made: dict[str, Artifact], seconds: dict[str, flo
         lines.append(f"report  {run / 'report.html'}")
     lines.append(f"run     {run}")
     if model is not None:
-        lines += ["", "try next:", *(f"  {line}" for line in _next(steps, model))]
+        lines += ["", "try next:", *(f"  {line}" for line in _next(steps, model, recipe, overrides, store))]
     return "\n".join(lines)
 
 
-def _next(steps: list[Step], model: Artifact) -> list[str]:
-    stages = {s.node.stage for s in steps}
-    recipe = next((s.node.name for s in steps if s.node.stage == "publish"), "quickstart")
-    prompt = "def add(a, b):" if "dpo" in stages else "import " if "sft" not in stages else "Say hello."
-    change = "stages.dpo.objective.beta=0.2" if "dpo" in stages else "seed=2"
-    recipe = recipe if recipe.startswith("quickstart") else "quickstart"
-    return [f"fmtrain generate {model.ref} {prompt!r}", f"fmtrain plan recipe={recipe} {change}", "fmtrain models"]
+def _next(steps: list[Step], model: Artifact, recipe: str, overrides: Sequence[str], store: Path | None) -> list[str]:
+    jobs = {s.node.stage: s.node.job for s in steps}
+    masked = any(isinstance(job, TrainJob) and job.stage.objective.name == "mlm" for job in jobs.values())
+    if masked:
+        prompt = ["import <mask>"]
+    elif "sft" not in jobs and "dpo" not in jobs:
+        prompt = ["--raw", "import "]
+    else:
+        prompt = ["def add(a, b):" if recipe.startswith("quickstart") else "Say hello."]
+    key, values = ("stages.dpo.objective.beta", ("0.2", "0.3")) if "dpo" in jobs else ("seed", ("2", "3"))
+    given = {name.lstrip("+"): value for name, _, value in (o.partition("=") for o in overrides)}
+    change = f"{key}={values[0] if given.get(key) != values[0] else values[1]}"
+    kept = [o for o in overrides if o.partition("=")[0].lstrip("+") != key]
+    if "recipe" not in given:
+        kept.insert(0, f"recipe={recipe}")
+    usual = store_at(os.environ.get("FMTRAIN_STORE", DEFAULT_STORE)).root
+    at = [] if store is None or store == usual else ["--store", str(store)]
+    commands = (["generate", model.ref, *prompt, *at], ["plan", *kept, change], ["models", *at])
+    return [shlex.join([*_program(), *words]) for words in commands]
+
+
+def _program() -> list[str]:
+    """The words that start fmtrain from the shell of whoever reads this."""
+    if shutil.which("fmtrain"):
+        return ["fmtrain"]
+    script = Path(sys.argv[0])
+    if script.name == "fmtrain" and os.access(script, os.X_OK):
+        return [str(script)]
+    return [sys.executable, "-m", "launch.cli"]

@@ -234,10 +234,13 @@ def from_rows(stage: Stage, job: ExamplesJob, data: Rows) -> tuple[Examples, dic
     sft = [row for row in rows.values() if isinstance(row, SftRow)]
     preference = [row for row in rows.values() if isinstance(row, PreferenceRow)]
     limits = job.stage
-    examples.sft = _split(sft, data.heldout_modulus, limits.max_sft_rows, limits.max_heldout_rows, job.seed)
-    examples.preference = _split(
-        preference, data.heldout_modulus, limits.max_preference_rows, limits.max_heldout_rows, job.seed
-    )
+    heldout, by_group = _heldout_units([sft, preference], data.heldout_modulus), _by_group([sft, preference])
+
+    def is_apart(row: SftRow | PreferenceRow) -> bool:
+        return _unit(row, by_group) in heldout
+
+    examples.sft = _split(sft, is_apart, limits.max_sft_rows, limits.max_heldout_rows, job.seed)
+    examples.preference = _split(preference, is_apart, limits.max_preference_rows, limits.max_heldout_rows, job.seed)
     counts: dict[str, object] = {
         "read": read,
         "repeated": repeated,
@@ -274,29 +277,42 @@ def _row(line: bytes, data: Rows, keys: Counter[str]) -> SftRow | PreferenceRow 
     return row
 
 
-def _heldout_ids(rows: Sequence[R], modulus: int) -> frozenset[str]:
-    """The rows set apart, by the hash of their group; by their own where all are of one group.
+def _heldout_units(kinds: Sequence[Sequence[SftRow] | Sequence[PreferenceRow]], modulus: int) -> frozenset[str]:
+    """The units set apart, by their hash, once over SFT and preference rows: a prompt is on one side of both.
 
-    Of two rows or more that can be told apart one is always held out and one never, however few they are.
+    Of two units or more of a kind one is always held out and one never, however few they are; a kind's only unit is
+    never. The kinds with fewest units go first, and what a later one changes never undoes that.
     """
-    by_group = len({row.group for row in rows}) > 1
-    unit_of = {row.id: row.group if by_group else row.id for row in rows}
-    units = set(unit_of.values())
-    heldout = {u for u in units if is_heldout(u, modulus)}
-    if len(units) > 1 and not heldout:
-        heldout = {min(units)}
-    elif len(units) > 1 and heldout == units:
-        heldout.remove(max(units))
-    return frozenset(id_ for id_, unit in unit_of.items() if unit in heldout)
+    by_group = _by_group(kinds)
+    each = sorted(
+        (u for rows in kinds if (u := {_unit(row, by_group) for row in rows})), key=lambda u: (len(u), min(u))
+    )
+    heldout = {unit for units in each for unit in units if is_heldout(unit, modulus)}
+    for units in each:
+        others = [o for o in each if o is not units]
+        if units <= heldout:
+            free = [u for u in units if not any(o & heldout == {u} and len(o) > 1 for o in others)]
+            heldout.remove(max(free or units))
+        elif len(units) > 1 and not units & heldout:
+            heldout.add(min(u for u in units if not any(o - heldout == {u} for o in others)))
+    return frozenset(heldout)
+
+
+def _by_group(kinds: Sequence[Sequence[SftRow] | Sequence[PreferenceRow]]) -> bool:
+    """Whether rows are set apart by group; by id only where all of them are of one group."""
+    return len({row.group for rows in kinds for row in rows}) > 1
+
+
+def _unit(row: SftRow | PreferenceRow, by_group: bool) -> str:
+    return row.group if by_group else row.id
 
 
 def _split(
-    rows: Sequence[R], modulus: int, max_train: int | None, max_heldout: int | None, seed: int
+    rows: Sequence[R], is_apart: Callable[[R], bool], max_train: int | None, max_heldout: int | None, seed: int
 ) -> dict[Split, list[R]]:
-    heldout = _heldout_ids(rows, modulus)
     return {
-        "train": sample([row for row in rows if row.id not in heldout], max_train, seed),
-        "heldout": sample([row for row in rows if row.id in heldout], max_heldout, seed),
+        "train": sample([row for row in rows if not is_apart(row)], max_train, seed),
+        "heldout": sample([row for row in rows if is_apart(row)], max_heldout, seed),
     }
 
 

@@ -10,7 +10,7 @@ import re
 import shutil
 import sys
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Manifest:
     precision: str
     versions: dict[str, str]  # torch, deepspeed
     files: Files
+    earlier: list[dict[str, str]] = field(default_factory=list)  # versions that steps before this ran under
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class StepCheckpoints:
     def prune(self, keep: int, newest: Path) -> None:
         """After the commit of `newest`: keep it and the `keep` - 1 before it. Any later one is damaged or stale."""
         older = [p for p in self._steps() if _step(p) < _step(newest)]
-        kept = {newest, *older[len(older) - (keep - 1) :]}
+        kept = {newest, *older[max(0, len(older) - (keep - 1)) :]}
         for path in self._steps():
             if path not in kept:
                 self._remove(path)

@@ -3,6 +3,7 @@
 Models are loaded one after another, never two at once. What was not given is named in the notes, not made up.
 """
 
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from fmtrain.data.ends import ends_of
 from fmtrain.data.rows import PreferenceRow, preference_rows
 from fmtrain.data.shards import read_index, token_counts
 from fmtrain.errors import InputError
@@ -31,8 +33,9 @@ from fmtrain.evaluate.inputs import (
 from fmtrain.evaluate.intervals import Bootstrap
 from fmtrain.evaluate.records import Evaluation, ModelRecord, Sample
 from fmtrain.evaluate.responses import Limits
-from fmtrain.evaluate.scoring import numerics, pick_device, text_tokens, use_all_cpus, window_length
+from fmtrain.evaluate.scoring import numerics, row_length, text_tokens, use_all_cpus, window_length
 from fmtrain.models import load_model, load_tokenizer
+from fmtrain.models.device import device
 from fmtrain.run.stage import Stage
 from fmtrain.run.storage import read_json, write_text
 from fmtrain.run.worker import Progress, Result
@@ -107,7 +110,9 @@ def run(stage: Stage) -> Result:
     preference_tables(work)
     records.write(stage.out, found)
     write_text(stage.out / "report.html", report.render(found))
-    return Result(found.counts, headline(found), {**work.numerics, "threads": threads})
+    return Result(
+        found.counts, headline(found), {**work.numerics, "threads": threads, "zlib": zlib.ZLIB_RUNTIME_VERSION}
+    )
 
 
 def read_data(
@@ -153,7 +158,8 @@ def read_examples(stage: Stage, job: EvaluateStage, models: list[str], data: Dat
     for name in models:
         tokenizer = load_tokenizer(stage.input(name))
         path = data.examples / "preference.heldout.jsonl"
-        usable = {row.id: row for row in preference_rows(path, tokenizer, job.example_length).rows}
+        length = row_length(stage.input(name), job.example_length)
+        usable = {row.id: row for row in preference_rows(path, tokenizer, length).rows}
         too_long |= set(pairs) - set(usable)
         data.pair_rows[name] = usable
     missing: set[str] = set()
@@ -170,8 +176,8 @@ def read_examples(stage: Stage, job: EvaluateStage, models: list[str], data: Dat
 def one_model(work: Work, name: str, folder: Path, task: Literal["causal", "masked"], ref: str) -> None:
     """Everything that needs a model's weights."""
     tokenizer = load_tokenizer(folder)
-    model = load_model(folder, task, tokenizer).to(pick_device())
-    work.numerics = numerics(model, 0)
+    model = load_model(folder, task, tokenizer).to(device())
+    work.numerics = numerics(model, 0, work.job.batch_size)
     training = read_json(folder / "training.json") if (folder / "training.json").is_file() else {}
     record = ModelRecord(name, ref, type(model).__name__, task, model.num_parameters(), training)
     work.found.models.append(record)
@@ -185,7 +191,7 @@ def one_model(work: Work, name: str, folder: Path, task: Literal["causal", "mask
             text.model_costs(name, model, tokenizer, data.documents, job.sequence_length, job.batch_size, work.advance)
         )
     if data.examples and data.sft:
-        response_score(work, name, model, tokenizer, data.examples)
+        response_score(work, name, folder, model, tokenizer)
     if data.pairs:
         rows = [data.pair_rows[name][p.id] for p in data.pairs]
         scores = preference.score_pairs(model, rows, job.batch_size, work.advance_rows)
@@ -197,14 +203,16 @@ def one_model(work: Work, name: str, folder: Path, task: Literal["causal", "mask
 
 
 def response_score(
-    work: Work, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Path
+    work: Work, name: str, folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    limits = Limits(work.job.example_length, work.job.max_rows, work.job.batch_size)
-    selected = responses.select(examples, tokenizer, limits)
+    """Held-out SFT rows; those beyond example_length or the model's positions are counted as too long."""
+    assert work.data.examples is not None
+    limits = Limits(row_length(folder, work.job.example_length), work.job.max_rows, work.job.batch_size)
+    selected = responses.select(work.data.examples, tokenizer, limits)
     work.found.counts[f"{name}_sft_too_long"] = selected.counts["too_long"]
     scored = responses.score(name, model, selected, work.data.sft, limits, work.bootstrap, work.advance_rows)
     if scored is None:
-        work.found.notes.append(f"No held-out SFT row fits {work.job.example_length} tokens of the model {name}.")
+        work.found.notes.append(f"No held-out SFT row fits {limits.example_length} tokens of the model {name}.")
     else:
         work.found.responses.append(scored)
 
@@ -224,7 +232,9 @@ def masked_model(work: Work, name: str, model: PreTrainedModel, tokenizer: PreTr
         )
     )  # fmt: skip
     for document in by_hash(data.documents)[: job.samples]:
-        ids = text_tokens(tokenizer, document.text[:PROMPT_CHARACTERS])[: window_length(model, 128)]
+        ids = text_tokens(tokenizer, document.text[:PROMPT_CHARACTERS])[
+            : window_length(model, 128) - ends_of(tokenizer).count
+        ]
         ids[GAP_EVERY // 2 :: GAP_EVERY] = [tokenizer.mask_token_id] * len(ids[GAP_EVERY // 2 :: GAP_EVERY])
         prompt = tokenizer.decode(ids)
         filled, _ = samples.fill_masks(model, tokenizer, prompt)
@@ -235,14 +245,9 @@ def causal_samples(work: Work, name: str, model: PreTrainedModel, tokenizer: Pre
     """Chats for models that saw chats (and for a base model where there are rows), else the start of documents."""
     job, data = work.job, work.data
     chat = bool(data.sft) and name != "pretrain"
-    shown: list[str]
     if chat:
-        rows = by_hash(data.sft.values())
-        messages = [r.messages[:-1] for r in rows]
-        encoded = [samples.chat_prompt(tokenizer, m) for m in messages]
         room = window_length(model, job.example_length) - job.sample_tokens
-        fits = [i for i, ids in enumerate(encoded) if len(ids) <= room][: job.samples]
-        prompts, shown = [encoded[i] for i in fits], [messages[i][-1]["content"] for i in fits]
+        prompts, shown = chat_prompts(tokenizer, data.sft, room, job.samples)
     else:
         shown = [_start(d.text) for d in by_hash(data.documents)[: job.samples]]
         prompts = [samples.text_prompt(tokenizer, s) for s in shown]
@@ -254,6 +259,25 @@ def causal_samples(work: Work, name: str, model: PreTrainedModel, tokenizer: Pre
         form = "chat" if chat else "text"
         found += [Sample(name, form, sampling, p, c) for p, c in zip(shown, written, strict=True)]
     return found
+
+
+def chat_prompts(
+    tokenizer: PreTrainedTokenizerBase, rows: dict[str, SftText], room: int, wanted: int
+) -> tuple[list[list[int]], list[str]]:
+    """The ids and the last message of `wanted` prompts of at most `room` tokens; refused rows are passed over."""
+    prompts: list[list[int]] = []
+    shown: list[str] = []
+    for row in by_hash(rows.values()):
+        if len(prompts) >= wanted:
+            break
+        try:
+            ids = samples.chat_prompt(tokenizer, row.messages[:-1])
+        except InputError:  # of the chat template; such rows are counted and named where rows are selected
+            continue
+        if len(ids) <= room:
+            prompts.append(ids)
+            shown.append(row.messages[-2]["content"])
+    return prompts, shown
 
 
 def _start(document: str) -> str:

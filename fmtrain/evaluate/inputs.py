@@ -6,6 +6,7 @@ A limit always takes what hashes lowest by its id, so that a larger limit holds 
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,5 +108,5 @@ def _documents(path: Path) -> list[Document]:
     try:
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             return [Document(row["id"], row["text"]) for row in map(json.loads, lines)]
-    except (EOFError, KeyError, ValueError, gzip.BadGzipFile) as e:
+    except (EOFError, KeyError, TypeError, ValueError, gzip.BadGzipFile, zlib.error) as e:
         raise StoreError(f"{path} is damaged ({e}); remove this version, and the same command makes it again") from e

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from fmtrain.data.ends import Ends, ends_of, with_ends
 from fmtrain.errors import InputError
 from fmtrain.evaluate.baselines import unigram
 from fmtrain.evaluate.inputs import Document
@@ -50,11 +51,12 @@ def guess_document(
     batch_size: int,
     seed: int,
 ) -> Guesses:
-    """Mask a document and let the model fill it, in windows that do not overlap."""
+    """Mask a document and let the model fill it, in windows that do not overlap, each between the training's ends."""
     ids = torch.tensor(text_tokens(tokenizer, document.text))
     asked = torch.zeros(len(ids), dtype=torch.bool)
     asked[torch.from_numpy(chosen_positions(document.id, len(ids), seed))] = True
-    length = window_length(model, sequence_length)
+    ends = ends_of(tokenizer)
+    length = max(1, window_length(model, sequence_length) - ends.count)
     right, nats = 0, 0.0
     for at in range(0, len(ids), length * batch_size):
         part, mask = ids[at : at + length * batch_size], asked[at : at + length * batch_size]
@@ -62,7 +64,7 @@ def guess_document(
         for rows, marks in ((part[:whole], mask[:whole]), (part[whole:], mask[whole:])):
             if marks.any():
                 shape = (-1, length) if len(rows) >= length else (1, -1)
-                found = _guess(model, int(tokenizer.mask_token_id), rows.view(shape), marks.view(shape))
+                found = _guess(model, int(tokenizer.mask_token_id), ends, rows.view(shape), marks.view(shape))
                 right, nats = right + found[0], nats + found[1]
     targets = ids[asked].numpy()
     common = int(np.argmin(cost))
@@ -70,9 +72,12 @@ def guess_document(
 
 
 @torch.inference_mode()
-def _guess(model: PreTrainedModel, mask_id: int, ids: torch.Tensor, asked: torch.Tensor) -> tuple[int, float]:
-    """(right, nats) over the asked positions of (batch, seq) ids."""
-    logits = model(input_ids=ids.masked_fill(asked, mask_id).to(model.device)).logits.cpu()
+def _guess(
+    model: PreTrainedModel, mask_id: int, ends: Ends, ids: torch.Tensor, asked: torch.Tensor
+) -> tuple[int, float]:
+    """(right, nats) over the asked positions of (batch, seq) ids, which do not hold the ends."""
+    given = torch.from_numpy(with_ends(ids.masked_fill(asked, mask_id).numpy(), ends))
+    logits = model(input_ids=given.to(model.device)).logits.cpu()[:, ends.before : ends.before + ids.shape[1]]
     right = int((logits[asked].argmax(-1) == ids[asked]).sum())
     return right, -float(token_logprobs(logits, ids, asked).double().sum())
 

@@ -6,10 +6,11 @@ Takes the rows that DPO will take, by the same function; held-out rows are all t
 import json
 
 from fmtrain.data.rows import PreferenceRow, preference_rows
-from fmtrain.errors import InputError
+from fmtrain.errors import ConfigError, InputError
 from fmtrain.evaluate.preference import score_pairs
-from fmtrain.evaluate.scoring import numerics, pick_device, use_all_cpus, window_length
+from fmtrain.evaluate.scoring import numerics, row_length, use_all_cpus
 from fmtrain.models import load_model, load_tokenizer
+from fmtrain.models.device import device
 from fmtrain.run.stage import Stage
 from fmtrain.run.storage import write_text
 from fmtrain.run.worker import Progress, Result
@@ -24,12 +25,13 @@ def run(stage: Stage) -> Result:
     threads = use_all_cpus()
     folder = stage.input("model")
     tokenizer = load_tokenizer(folder)
-    model = load_model(folder, "causal", tokenizer).to(pick_device())
-    if window_length(model, job.sequence_length) < job.sequence_length:
-        raise InputError(
-            f"stages.reference.sequence_length={job.sequence_length} is beyond the model's "
-            f"{window_length(model, job.sequence_length)} positions; lower it, and that of stages.dpo with it"
+    longest = row_length(folder, job.sequence_length)
+    if longest < job.sequence_length:
+        raise ConfigError(
+            f"stages.reference.sequence_length={job.sequence_length} is beyond the model's positions, which hold rows "
+            f"of at most {longest} tokens (padded to a multiple of 8); lower it, and that of stages.dpo with it"
         )
+    model = load_model(folder, "causal", tokenizer).to(device())
     rows: list[PreferenceRow] = []
     counts: dict[str, int] = {}
     for split, limit in (("train", job.max_rows), ("heldout", None)):
@@ -72,4 +74,4 @@ def run(stage: Stage) -> Result:
         )
     write_text(stage.out / FILE, "".join(lines[i] + "\n" for i in sorted(lines)))
     counts |= {"rows": len(rows), "too_long": counts["train_too_long"] + counts["heldout_too_long"]}
-    return Result(counts=counts, numerics=numerics(model, threads))
+    return Result(counts=counts, numerics=numerics(model, threads, job.batch_size))

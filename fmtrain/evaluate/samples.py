@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fmtrain.data.chat import encode_prompt, end_token_ids
+from fmtrain.data.ends import ends_of, with_ends
 from fmtrain.errors import InputError
 from fmtrain.evaluate.scoring import first_token, text_tokens, window_length
 
@@ -78,7 +79,9 @@ def fill_masks(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text:
     gaps = ids[0] == tokenizer.mask_token_id
     if not gaps.any():
         raise InputError(f"a masked model fills gaps, and the prompt has none; write {tokenizer.mask_token} in it")
-    logits = model(input_ids=ids.to(model.device)).logits[0].cpu()
+    ends = ends_of(tokenizer)
+    given = torch.from_numpy(with_ends(ids.numpy(), ends))
+    logits = model(input_ids=given.to(model.device)).logits[0, ends.before : ends.before + len(ids[0])].cpu()
     logits[:, tokenizer.all_special_ids] = -torch.inf  # a gap holds text
     best = logits.argmax(-1)
     filled = torch.where(gaps, best, ids[0]).tolist()

@@ -7,14 +7,15 @@ import inspect
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from fmtrain.data.chat import Encoded
-from fmtrain.data.padding import IGNORED, pad_encoded
+from fmtrain.data.padding import IGNORED, MULTIPLE, pad_encoded
 from fmtrain.errors import InputError
 from fmtrain.objectives.logprob import nats, token_logprobs
 
@@ -156,16 +157,22 @@ def _row_batch(model: PreTrainedModel, rows: Sequence[Encoded]) -> list[Scored]:
     return [Scored(s, int(n)) for s, n in zip(found, learnt.sum(1).tolist(), strict=True)]
 
 
-def pick_device() -> torch.device:
-    """The first GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def row_length(folder: Path, wanted: int) -> int:
+    """The longest row of the model in `folder`: `wanted` tokens, or what pads to within its positions where less."""
+    try:
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as e:  # whatever a damaged file makes the library raise is the folder's fault
+        raise InputError(f"{folder}/config.json cannot be read: {type(e).__name__}: {e}") from e
+    positions = getattr(config, "max_position_embeddings", None)
+    return wanted if positions is None else min(wanted, int(positions) // MULTIPLE * MULTIPLE)
 
 
-def numerics(model: PreTrainedModel, threads: int) -> dict[str, Any]:
+def numerics(model: PreTrainedModel, threads: int, batch_size: int) -> dict[str, Any]:
     """What the last bits of a score depend on."""
     return {
         "torch": torch.__version__,
         "device": model.device.type,
         "dtype": str(model.dtype).removeprefix("torch."),
         "threads": threads,
+        "batch_size": batch_size,
     }

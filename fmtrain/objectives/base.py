@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from fmtrain.errors import ConfigError
 from fmtrain.models.build import Task
 from fmtrain.run.stage import Stage
+from fmtrain.run.storage import sha256_file
 from fmtrain.schema.training import Objective as ObjectiveConfig
 from fmtrain.schema.training import TrainJob
 
@@ -110,4 +111,22 @@ def require_vocabulary(vocab_size: int, tokenizer: PreTrainedTokenizerBase) -> N
         raise ConfigError(
             f"the tokens were made with a vocabulary of {vocab_size} and the tokenizer {tokenizer.name_or_path} has "
             f"{len(tokenizer)}: make the tokens with the tokenizer that belongs to the model"
+        )
+
+
+def require_tokenizer(made_with: str, stage: Stage) -> None:
+    """ConfigError where token shards were made with another tokenizer than the stage's `tokenizer` input.
+
+    `made_with` is the SHA-256 of a tokenizer.json. A model's own tokenizer is not held against it: saving a model
+    writes its tokenizer anew.
+    """
+    if "tokenizer" not in stage.inputs:
+        return
+    file = stage.input("tokenizer") / "tokenizer.json"
+    found = sha256_file(file) if file.is_file() else "absent"
+    if found != made_with:
+        raise ConfigError(
+            f"stages.{stage.stage}: the tokens in {stage.input('tokens')} were made with a tokenizer.json of SHA-256 "
+            f"{made_with}, and {file} is {found}; make the tokens with this tokenizer, or give the one they were made "
+            "with"
         )

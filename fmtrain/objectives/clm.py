@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from fmtrain.data.shards import TokenRows
-from fmtrain.objectives.base import Batch, CollateContext, Forward, Terms, require_packing, require_vocabulary
+from fmtrain.objectives.base import (
+    Batch,
+    CollateContext,
+    Forward,
+    Terms,
+    require_packing,
+    require_tokenizer,
+    require_vocabulary,
+)
 from fmtrain.objectives.logprob import nats
 from fmtrain.run.stage import Stage
 from fmtrain.schema.training import TrainJob
@@ -19,6 +27,7 @@ def rows(stage: Stage, job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> Tok
     require_packing(job, "concat", stage.stage)
     found = TokenRows(stage.input("tokens"), job.stage.sequence_length)
     require_vocabulary(found.index.vocab_size, tokenizer)
+    require_tokenizer(found.index.tokenizer_sha256, stage)
     return found
 
 

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from fmtrain.data.ends import Ends, ends_of, with_ends
 from fmtrain.data.padding import IGNORED
 from fmtrain.data.shards import TokenRows
 from fmtrain.errors import ConfigError
@@ -17,6 +18,7 @@ from fmtrain.objectives.base import (
     Forward,
     Terms,
     require_packing,
+    require_tokenizer,
     require_vocabulary,
 )
 from fmtrain.objectives.logprob import nats
@@ -31,22 +33,14 @@ class MaskedRows:
     """Rows of `sequence_length` tokens, the ends included where the tokenizer has such tokens."""
 
     tokens: TokenRows
-    cls_id: int | None
-    sep_id: int | None
+    ends: Ends
     counts: dict[str, int]
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def __getitem__(self, i: int) -> NDArray[np.int64]:
-        return with_ends(self.tokens[i][:-1], self.cls_id, self.sep_id)
-
-
-def with_ends(ids: NDArray[np.int64], cls_id: int | None, sep_id: int | None) -> NDArray[np.int64]:
-    """`ids` (n,) between the tokenizer's cls and sep tokens, where it has both."""
-    if cls_id is None or sep_id is None:
-        return ids
-    return np.concatenate([[cls_id], ids, [sep_id]]).astype(np.int64)
+        return with_ends(self.tokens[i][:-1], self.ends)
 
 
 def rows(stage: Stage, job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> MaskedRows:
@@ -56,11 +50,11 @@ def rows(stage: Stage, job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> Mas
             f"objective mlm needs a mask token and the tokenizer {tokenizer.name_or_path} has none; "
             "set mask_token in its tokenizer_config.json, or take objective clm"
         )
-    cls_id, sep_id = tokenizer.cls_token_id, tokenizer.sep_token_id
-    ends = 0 if cls_id is None or sep_id is None else 2
-    found = TokenRows(stage.input("tokens"), job.stage.sequence_length - ends)
+    ends = ends_of(tokenizer)
+    found = TokenRows(stage.input("tokens"), job.stage.sequence_length - ends.count)
     require_vocabulary(found.index.vocab_size, tokenizer)
-    return MaskedRows(found, cls_id, sep_id, found.counts)
+    require_tokenizer(found.index.tokenizer_sha256, stage)
+    return MaskedRows(found, ends, found.counts)
 
 
 def collate(examples: Sequence[NDArray[np.int64]], context: CollateContext) -> Batch:

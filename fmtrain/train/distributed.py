@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from fmtrain.errors import ConfigError, StoreError
+from fmtrain.errors import StoreError
 from fmtrain.run.storage import disk_errors
 
 # A rank that died is noticed at once, by its closed sockets or by the launcher; this is for one that hangs.
@@ -62,20 +62,6 @@ class Group:
             if error:
                 raise StoreError(error if rank == self.rank else f"rank {rank}: {error}")
         return [value for value, _ in everyone]  # type: ignore[misc]
-
-
-def device() -> torch.device:
-    """This rank's GPU, or the CPU where there is none or DS_ACCELERATOR=cpu says so."""
-    if os.environ.get("DS_ACCELERATOR") == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    if local >= torch.cuda.device_count():
-        raise ConfigError(
-            f"launch.ranks: local rank {local} has no GPU of its own, this machine has {torch.cuda.device_count()}; "
-            "start at most one rank a GPU"
-        )
-    torch.cuda.set_device(local)
-    return torch.device("cuda", local)
 
 
 def set_threads() -> int:

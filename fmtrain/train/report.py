@@ -15,7 +15,7 @@ from fmtrain.train.distributed import Group
 from fmtrain.train.metrics import FILE, MetricsFile, Summary
 from fmtrain.train.settings import Settings
 
-Numerics = dict[str, str | int]
+Numerics = dict[str, str | int | list[dict[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def numerics(job: TrainJob, group: Group, device: torch.device, threads: int) ->
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": threads,
-        **{name: version(name) for name in ("torch", "deepspeed", "transformers")},
+        **{name: version(name) for name in ("torch", "deepspeed", "transformers", "numpy")},
     }
 
 

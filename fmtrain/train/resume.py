@@ -1,6 +1,7 @@
 """Saving the ranks' state as a step checkpoint, and going on from the newest valid one. All ranks call all of it."""
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class Saver:
     name: str  # of the stage, for messages
     fingerprint: str
     group: Group
+    earlier: list[dict[str, str]] = field(default_factory=list)  # versions that resumed steps ran under
 
     def find(self) -> Checkpoint | None:
         """The newest valid checkpoint, on every rank; ConfigError where this run cannot go on from it."""
@@ -41,6 +43,7 @@ class Saver:
         found = self.group.agree(self.folder, look)[0]
         if found is not None:
             self._refuse_other(found.manifest)
+            self._note_versions(found.manifest)
         return found
 
     def save(self, engine: Engine, step: int) -> None:
@@ -58,6 +61,7 @@ class Saver:
             zero_stage=self.stage.zero.stage,
             precision=self.stage.precision,
             versions=versions(),
+            earlier=self.earlier,
             files=dict(sorted(files.items())),
         )
         self.group.agree(self.folder, lambda: self._commit(here, path, manifest) if first else None)
@@ -85,6 +89,28 @@ class Saver:
             raise ConfigError(
                 f"{self.folder} belongs to fingerprint {saved.fingerprint}, and this stage is {self.fingerprint}; "
                 "delete that folder to start the stage anew"
+            )
+
+    def _note_versions(self, saved: Manifest) -> None:
+        """Remember, and say, that earlier steps ran under other libraries: the bits are promised for equal ones."""
+        now = versions()
+        self.earlier[:] = saved.earlier
+        if saved.versions == now:
+            return
+        if saved.versions not in self.earlier:
+            self.earlier.append(saved.versions)
+        if self.group.rank == 0:
+            names = sorted(saved.versions.keys() | now.keys())
+            changed = [
+                f"{name} {saved.versions.get(name)}, now {now.get(name)}"
+                for name in names
+                if saved.versions.get(name) != now.get(name)
+            ]
+            print(
+                f"warning: stage {self.name} was stopped at step {saved.step} under {'; '.join(changed)}: the model "
+                "may differ in its last bits from one of an uninterrupted run",
+                file=sys.stderr,
+                flush=True,
             )
 
 

@@ -8,11 +8,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fmtrain.errors import ConfigError
 from fmtrain.models import build_model, check_fits, load_model, load_tokenizer, save_model
+from fmtrain.models.device import device
 from fmtrain.objectives import OBJECTIVES, CollateContext
 from fmtrain.run.stage import Stage
 from fmtrain.run.worker import Progress, Result
 from fmtrain.schema.training import TrainJob
-from fmtrain.train.distributed import device, keep_memory, set_threads, start
+from fmtrain.train.distributed import keep_memory, set_threads, start
 from fmtrain.train.engine import DeepSpeedEngine
 from fmtrain.train.loop import Loop
 from fmtrain.train.metrics import FILE, MetricsFile, Row, summarise
@@ -55,6 +56,8 @@ def train(stage: Stage, job: TrainJob, settings: Settings) -> Result:
     metrics.close()
     save_model(model, tokenizer, stage.out, weights)
     made_by = numerics(job, group, where, threads)
+    if saver.earlier:
+        made_by["resumed_under"] = saver.earlier
     return write_report(
         stage, job, metrics, Trained(settings, rows.counts, steps, parameters, made_by, summarise(metrics.rows()))
     )

@@ -263,3 +263,17 @@ def test_real_preference_pairs(tmp_path: Path, shared_data: Path) -> None:
     assert counts["read"] == len(rows) > 2000
     assert counts["preference_train"] + counts["preference_heldout"] + counts["repeated"] + counts["unfit"] == len(rows)
     assert counts["preference_heldout"] > 50 and counts["unfit"] < 20
+
+
+@pytest.mark.parametrize("modulus", [2, 3, 1_000_000])
+@pytest.mark.parametrize(("sft", "preference"), [("ab", "bc"), ("ab", "ab"), ("a", "ab"), ("abcdefgh", "efghijkl")])
+def test_a_prompt_is_on_one_side_of_both_kinds(tmp_path: Path, sft: str, preference: str, modulus: int) -> None:
+    rows: list[Any] = [{"prompt": p, "completion": "c"} for p in sft]
+    rows += [{"prompt": p, "chosen": "a", "rejected": "b"} for p in preference]
+    ran = from_rows(tmp_path, made.write_rows(tmp_path / "rows.jsonl", rows), heldout_modulus=modulus)
+    groups = {name: {r["group"] for r in ran.rows(name)} for name in FILES[:4]}
+    for kind, prompts in (("sft", sft), ("preference", preference)):
+        assert groups[f"{kind}.train.jsonl"]
+        assert bool(groups[f"{kind}.heldout.jsonl"]) == (len(prompts) > 1)
+    assert not groups["sft.heldout.jsonl"] & groups["preference.train.jsonl"]
+    assert not groups["preference.heldout.jsonl"] & groups["sft.train.jsonl"]

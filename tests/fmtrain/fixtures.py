@@ -4,6 +4,7 @@ Functions write into a folder of the caller's; the pytest fixtures of the same s
 """
 
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTok
 
 from fmtrain.models import build_model, load_tokenizer, save_model
 from fmtrain.run.stage import Stage
+from fmtrain.run.storage import sha256_file
 from fmtrain.schema.load import dump
 from fmtrain.schema.training import Bert, Llama, Objective, TrainJob, TrainStage
 
@@ -51,6 +53,13 @@ def make_tokenizer(texts: Sequence[str] = TEXT, vocab_size: int = 400) -> PreTra
     return tokenizer
 
 
+def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Of the tokenizer.json that `tokenizer` is saved as."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        return sha256_file(Path(folder) / "tokenizer.json")
+
+
 def make_tokens(
     folder: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], documents_per_shard: int = 3
 ) -> Path:
@@ -70,7 +79,7 @@ def make_tokens(
         "vocab_size": len(tokenizer),
         "bos_token_id": bos,
         "eos_token_id": eos,
-        "tokenizer_sha256": "0" * 64,
+        "tokenizer_sha256": tokenizer_sha256(tokenizer),
         "total_tokens": sum(s["tokens"] for s in shards),
         "documents": len(encoded),
         "shards": shards,

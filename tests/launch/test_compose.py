@@ -150,6 +150,45 @@ def test_contradictions_name_both_fields(overrides: list[str], names: list[str])
     assert "Traceback" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "advice"),
+    [
+        (["quickstart"], "recipe=quickstart"),
+        (["stages.dpo.objective=sft"], "objective@stages.dpo.objective=sft"),
+        (["stages.dpo.objective.name=sft"], "objective@stages.dpo.objective=sft"),
+        (["stages.sft.zero=stage3"], "zero@stages.sft.zero=stage3"),
+        (["launch.name=inline"], "launch=inline"),
+        (["stages.dpo=sft"], "settings of its own"),
+        (["~stages.dpo"], "stages.dpo=null"),
+        (["~stages.dpo.objective.beta"], "cannot be removed"),
+        (["~data"], "cannot be removed"),
+        (["+model=llama_tiny"], "leave out the +"),
+        (["stages.sft.model.path=/x"], "model@stages.sft.model=hf"),
+        (["model=llama_2m,llama_tiny"], "sweeps are not run; give one value"),
+        (["stages.dpo.objective.beta=0.1,0.2"], "sweeps are not run; give one value"),
+        (["recipe=finetune", *HF, "data.files=a,b"], "data.files=[a,b]"),
+        (["store=~/x"], "\"store='~/x'\""),
+        (["store=/a (b)/c"], "\"store='/a (b)/c'\""),
+        (["recipe=finetune", *HF, "data.files=[~/a,b]"], "\"data.files=['~/a','b']\""),
+        (["recipe=quickstart_mlm", "objective@stages.dpo.objective=dpo"], "stages.dpo is not part of recipe"),
+    ],
+)
+def test_a_refusal_says_what_to_write(overrides: list[str], advice: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose(overrides)
+    assert advice in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_advised_composes() -> None:
+    assert compose(["store='~/x (y)'"]).store == "~/x (y)"
+    files = compose(["recipe=finetune", *HF, "data.files=['~/a','b']"]).data.files  # type: ignore[attr-defined]
+    assert files == ["~/a", "b"]
+    root = compose(["stages.pretrain=null", "model@stages.sft.model=hf", "stages.sft.model.path=/x"])
+    assert root.stages.sft is not None and root.stages.sft.model is not None
+    assert root.stages.sft.model.path == "/x"  # type: ignore[attr-defined]
+
+
 def test_by_group_and_by_value() -> None:
     root = compose(
         ["objective@stages.dpo.objective=dpo", "stages.dpo.objective.beta=0.2", "zero@stages.sft.zero=stage3"]

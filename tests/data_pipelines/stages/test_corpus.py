@@ -200,15 +200,16 @@ def test_ray_gives_the_same_bytes(make_corpus: Any, ray_env: dict[str, str]) -> 
     ray = make_corpus(config, files, STDLIB, tasks=3, executor="ray", name="ray")
     process = ray.start(**ray_env)
     said = process.communicate(timeout=120)[1]
-    assert process.returncode == 0 and said == "", said
+    assert process.returncode == 0
+    assert all(line.startswith("task corpus:") and " done on " in line for line in said.splitlines()), said
     assert ray.files() == inline.files()
 
 
 def test_the_standard_library_keeps_its_bytes(make_corpus: Any) -> None:
     data = Stdlib()
     files = sorted(p for p in STDLIB.rglob("*.py") if not set(data.exclude) & set(p.relative_to(STDLIB).parts))
-    run = make_corpus(job(data=data, filter=CodeFilter(), dedup=ExactDedup()), files, STDLIB, tasks=4)
+    run = make_corpus(job(data=data, filter=CodeFilter(), dedup=MinhashDedup()), files, STDLIB, tasks=4)
     result = run.run()
-    assert result.metrics["kept_byte_share"] > 0.78  # 0.812 on Python 3.11, 0.798 on 3.12
+    assert result.metrics["kept_byte_share"] >= 0.80
     assert result.counts["unreadable"] == 0
     assert {r["group"] for r in run.rows("heldout")}.isdisjoint(r["group"] for r in run.rows("train"))

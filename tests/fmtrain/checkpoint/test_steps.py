@@ -55,6 +55,13 @@ def test_newest_and_prune(steps: StepCheckpoints) -> None:
     assert set(found.manifest.files) == {"state/rank0.pt", "state/rank1.pt"}
 
 
+@pytest.mark.parametrize("keep", range(1, 8))
+def test_as_many_are_kept_as_asked_for(keep: int, steps: StepCheckpoints) -> None:
+    for step in range(1, 15):
+        save(steps, step, keep)
+        assert names(steps) == [f"step-{s:08d}" for s in range(max(1, step - keep + 1), step + 1)]
+
+
 def test_nothing_is_pruned_before_the_commit(steps: StepCheckpoints) -> None:
     save(steps, 1, keep=1)
     path = steps.begin(2)
@@ -170,9 +177,12 @@ def test_killed_at_any_moment(steps: StepCheckpoints) -> None:
 from pathlib import Path
 from fmtrain.checkpoint import StepCheckpoints
 from tests.fmtrain.checkpoint.test_steps import save
+steps = StepCheckpoints(Path({str(steps.folder)!r}))
+steps.clean()
+found = steps.latest()
 print("go", flush=True)
-for step in range(1, 100000):
-    save(StepCheckpoints(Path({str(steps.folder)!r})), step, keep=2)
+for step in range(found.manifest.step + 1 if found else 1, 100000):
+    save(steps, step, keep=2)
 """
     root = Path(__file__).resolve().parents[3]
     before = 0
@@ -188,6 +198,8 @@ for step in range(1, 100000):
         process.wait()
         process.stdout.close()
         found = steps.latest()
+        if before:  # once there was one, there is always one, and never an older one
+            assert found is not None and found.manifest.step >= before
         before = found.manifest.step if found else before
         for path in steps.folder.glob("step-*"):
             verify(path)

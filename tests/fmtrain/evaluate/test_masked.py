@@ -34,7 +34,9 @@ def test_score_is_the_plain_computation() -> None:
         hidden = ids.clone()
         hidden[chosen] = tokenizer.mask_token_id
         with torch.inference_mode():
-            windows = [model(input_ids=hidden[None, s : s + length]).logits[0] for s in range(0, len(ids), length)]
+            cls, sep = torch.tensor([tokenizer.cls_token_id]), torch.tensor([tokenizer.sep_token_id])
+            rows = [torch.cat([cls, hidden[s : s + length - 2], sep]) for s in range(0, len(ids), length - 2)]
+            windows = [model(input_ids=row[None]).logits[0, 1:-1] for row in rows]  # the ends of training's rows
         logp = torch.cat(windows).log_softmax(-1)
         right += int((logp[chosen].argmax(-1) == ids[chosen]).sum())
         nats -= float(logp[chosen, ids[chosen]].sum())
@@ -51,5 +53,11 @@ def test_gaps_are_filled_with_text() -> None:
     model = tiny_bert(tokenizer).eval()
     filled, guesses = samples.fill_masks(model, tokenizer, "def <mask>(a):<mask>")
     assert len(guesses) == 2 and "<" not in "".join(guesses) + filled
+    ids = torch.tensor([tokenizer("<cls>def <mask>(a):<mask><sep>", add_special_tokens=False)["input_ids"]])
+    with torch.inference_mode():
+        logits = model(input_ids=ids).logits[0].index_fill(1, torch.tensor(tokenizer.all_special_ids), -torch.inf)
+    assert guesses == [
+        tokenizer.decode([int(logits[i].argmax())]) for i in (ids[0] == tokenizer.mask_token_id).nonzero()
+    ]
     with pytest.raises(InputError, match="<mask>"):
         samples.fill_masks(model, tokenizer, "def f(a):")

@@ -1,7 +1,9 @@
 """The reference and the evaluate stage whole, as a worker runs them."""
 
+import gzip
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -74,7 +76,7 @@ def test_reference_takes_a_limit_of_training_rows_alone(lineage: Lineage, tmp_pa
 
 def test_reference_beyond_the_models_positions_is_refused(lineage: Lineage, tmp_path: Path) -> None:
     job = ReferenceJob(ReferenceStage(sequence_length=4096))
-    with pytest.raises(InputError, match="4096 is beyond the model's 128"):
+    with pytest.raises(ConfigError, match=r"stages\.reference\.sequence_length=4096 .*at most 128 tokens"):
         go(lineage.stage("reference", job, ["examples"], tmp_path, model=lineage.folders["sft"]))
 
 
@@ -169,6 +171,61 @@ def test_a_damaged_corpus_is_named(tmp_path: Path) -> None:
     (tmp_path / "heldout" / "00000.jsonl.gz").write_bytes(b"no gzip")
     with pytest.raises(StoreError, match=r"00000\.jsonl\.gz is damaged"):
         heldout_documents(tmp_path, None)
+
+
+def test_a_flipped_bit_in_a_corpus_is_named_or_harmless(tmp_path: Path) -> None:
+    (tmp_path / "heldout").mkdir()
+    file = tmp_path / "heldout" / "00000.jsonl.gz"
+    text = json.dumps({"id": "a", "text": "def f():\n    return 1\n" * 9, "group": "a"})
+    whole = gzip.compress((text + "\n").encode() * 3, mtime=0)
+    file.write_bytes(whole)
+    good, refused = heldout_documents(tmp_path, None), 0
+    for bit in range(8 * len(whole)):
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(data)
+        try:
+            assert heldout_documents(tmp_path, None) == good  # of the header's time and system
+        except StoreError as e:
+            refused += "00000.jsonl.gz is damaged" in str(e)
+    assert refused > 7 * (len(whole) - 10)
+
+
+def with_folder(folder: Path, target: Path, template: str = "", **config: int) -> Path:
+    """A copy of a model folder with another chat template, or with other settings in its config.json."""
+    shutil.copytree(folder, target)
+    if template:
+        (target / "chat_template.jinja").write_text(template)
+    data = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps({**data, **config}))
+    return target
+
+
+def test_a_row_that_the_template_refuses_is_passed_over(lineage: Lineage, tmp_path: Path) -> None:
+    """One held-out row of eight; the sample asks for them all."""
+    refusing = "{% if 'f3(' in messages[0]['content'] %}{{ raise_exception('no f3') }}{% endif %}"
+    old = (lineage.folders["sft"] / "chat_template.jinja").read_text()
+    folder = with_folder(lineage.folders["sft"], tmp_path / "sft", refusing + old)
+    job = replace(EVALUATE, stage=replace(EVALUATE.stage, samples=8))
+    stage = lineage.stage("evaluate", job, ["examples"], tmp_path, sft=folder)
+    go(stage)
+    shown = [s.prompt for s in records.read(stage.out).samples if s.sampling == "greedy"]
+    assert len(shown) == 4 and not any("f3(" in s for s in shown)
+
+
+def test_rows_beyond_a_models_positions_are_too_long(lineage: Lineage, tmp_path: Path) -> None:
+    """example_length is beyond the 70 positions of the model, which hold rows of 64 padded tokens."""
+    folder = with_folder(lineage.folders["sft"], tmp_path / "sft", max_position_embeddings=70)
+    job = replace(EVALUATE, stage=replace(EVALUATE.stage, example_length=4096))
+    result = go(lineage.stage("evaluate", job, ["examples"], tmp_path, sft=folder))
+    rows = (lineage.folders["examples"] / "preference.heldout.jsonl").read_text().splitlines()
+    tokenizer = load_tokenizer(folder)
+    pairs = [(r["prompt"], r["chosen"], r["rejected"]) for r in map(json.loads, rows)]
+    longest = [max(len(encode_pair(tokenizer, p, r).ids) for r in (a, b)) for p, a, b in pairs]
+    assert result.counts["preference_too_long"] == sum(n > 64 for n in longest) > 0
+    assert result.numerics["batch_size"] == 4 and result.numerics["zlib"]
+    with pytest.raises(ConfigError, match="at most 64 tokens"):
+        go(lineage.stage("reference", REFERENCE, ["examples"], tmp_path, model=folder))
 
 
 def test_neither_hydra_nor_ray_nor_deepspeed_is_imported(lineage: Lineage, tmp_path: Path) -> None:

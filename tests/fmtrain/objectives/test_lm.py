@@ -12,7 +12,7 @@ from fmtrain.data.order import batch_rows
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.objectives import IGNORED, OBJECTIVES, Batch, CollateContext, Forward
 from fmtrain.schema.training import Clm, Mlm, Sft
-from tests.fmtrain.fixtures import make_examples, tiny_bert, tiny_llama, train_stage
+from tests.fmtrain.fixtures import make_examples, make_tokenizer, tiny_bert, tiny_llama, train_stage
 
 
 def forward_of(model: PreTrainedModel) -> Forward:
@@ -155,3 +155,18 @@ def test_what_cannot_be_trained(tmp_path: Path, tokens_folder: Path, tokenizer: 
     monkey = len(small)
     stage, job = train_stage(tmp_path, Clm(), {"tokens": tokens_folder}, sequence_length=16, packing="concat")
     assert OBJECTIVES["clm"].rows(stage, job, small).index.vocab_size == monkey
+
+
+@pytest.mark.parametrize("cfg", [Clm(), Mlm()], ids=lambda cfg: cfg.name)
+def test_tokens_of_another_tokenizer_are_refused(
+    cfg: Clm | Mlm, tmp_path: Path, tokens_folder: Path, tokenizer_folder: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    make_tokenizer(["other text"] * 3).save_pretrained(tmp_path / "other")
+    for folder, fits in ((tokenizer_folder, True), (tmp_path / "other", False)):
+        inputs = {"tokens": tokens_folder, "tokenizer": folder}
+        stage, job = train_stage(tmp_path, cfg, inputs, sequence_length=16, packing="concat")
+        if fits:
+            assert len(OBJECTIVES[cfg.name].rows(stage, job, tokenizer))
+            continue
+        with pytest.raises(ConfigError, match=rf"{tokens_folder} .*{folder}/tokenizer\.json"):
+            OBJECTIVES[cfg.name].rows(stage, job, tokenizer)

@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 
 from fmtrain.models import build_model, load_tokenizer
+from fmtrain.models.device import device
 from fmtrain.objectives import OBJECTIVES, CollateContext
 from fmtrain.run.stage import Stage
 from fmtrain.schema.load import dump
 from fmtrain.schema.training import TrainJob, Zero
-from fmtrain.train.distributed import Group, device, start
+from fmtrain.train.distributed import Group, start
 from fmtrain.train.engine import DeepSpeedEngine, Engine
 from fmtrain.train.loop import Loop
 from fmtrain.train.settings import derive

@@ -10,7 +10,7 @@ BLOCKED = ("hydra", "omegaconf", "ray", "datatrove", "wandb")
 sys.modules |= dict.fromkeys(BLOCKED)  # None there: an import fails and find_spec finds nothing, as where it lacks
 import fmtrain.train.__main__
 import fmtrain.train.run
-from fmtrain.train.distributed import device
+from fmtrain.models.device import device
 from fmtrain.train.engine import import_deepspeed
 import torch.distributed
 torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)

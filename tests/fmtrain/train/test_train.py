@@ -117,6 +117,21 @@ def test_killed_and_started_again_is_bit_identical(killed: Path, whole: Path, tm
     same_training(stage, whole)
 
 
+def test_a_resume_under_other_versions_is_told(killed: Path, whole: Path, tmp_path: Path) -> None:
+    stage = copy_of(killed, tmp_path / "versions")
+    for path in checkpoints(stage):
+        data = json.loads((path / "manifest.json").read_text())
+        (path / "manifest.json").write_text(json.dumps({**data, "versions": {**data["versions"], "torch": "1.0"}}))
+        before = {**data["versions"], "torch": "1.0"}
+    assert wait(start_stage(stage)) == [0, 0], log(stage)
+    assert log(stage).count("under torch 1.0, now ") == 1
+    numerics = json.loads((work(stage) / "result.json").read_text())["numerics"]
+    assert numerics["resumed_under"] == [before] and numerics["numpy"]
+    last = json.loads((checkpoints(stage)[-1] / "manifest.json").read_text())
+    assert last["earlier"] == [before] and last["versions"] != before
+    assert "resumed_under" not in json.loads((work(whole) / "result.json").read_text())["numerics"]
+
+
 def test_damaged_then_asked_to_stop(killed: Path, whole: Path, tmp_path: Path) -> None:
     """The newest checkpoint has a flipped byte; going on from the older one, one rank is asked to stop."""
     stage = copy_of(killed, tmp_path / "damaged")
@@ -153,10 +168,19 @@ def test_other_numerics_are_refused(ranks: int, zero: int, said: str, killed: Pa
     assert [p.name for p in checkpoints(stage)] == before
 
 
+def until_started(stage: Path, processes: list[subprocess.Popen[bytes]], timeout: float = 60) -> None:
+    """Return when the worker's frame stands: it holds the lock of its work folder."""
+    deadline = time.monotonic() + timeout
+    while not (work(stage) / "worker.lock").exists():
+        assert all(p.poll() is None for p in processes), log(stage)
+        assert time.monotonic() < deadline, f"no worker.lock in {timeout} s: {log(stage)}"
+        time.sleep(0.01)
+
+
 def test_asked_to_stop_while_starting(inputs: dict[str, Path], tmp_path: Path) -> None:
     stage = make_stage(tmp_path, SLOW, inputs)
     processes = start_stage(stage, ranks=1)
-    time.sleep(0.7)
+    until_started(stage, processes)
     processes[0].terminate()
     assert wait(processes, 30) == [ExitCode.REQUEUE], log(stage)
     assert not checkpoints(stage)
