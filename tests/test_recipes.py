@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from fmtrain.run.lease import process_start
+from launch.backends.reaper import descendants
 from tests.conftest import fmtrain
 
 TRAINED = ["model", "reference", "evaluation", "published"]
@@ -304,20 +305,3 @@ def test_nothing_of_a_ray_run_survives(number: int, code: int, state: str, store
     assert json.loads(fmtrain("status", "--json", f"--store={store}").stdout)[-1]["state"] == state
     plan = fmtrain("plan", *TINY, f"store={store}")
     assert any(line.split()[:2] == ["pretrain", "resume"] for line in plan.stdout.splitlines() if line)
-
-
-def descendants(root: int) -> dict[int, str | None]:
-    """pid -> start time of every process below `root`."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(entry.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        children.setdefault(parent, []).append(int(entry.parent.name))
-    found, todo = [], [root]
-    while todo:
-        below = children.get(todo.pop(), [])
-        found += below
-        todo += below
-    return {pid: process_start(pid) for pid in found}

@@ -4,6 +4,7 @@ A lease is stale when its process is gone (same host and pid namespace) or its h
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -69,43 +70,26 @@ def held(path: Path, run: str, what: str) -> Iterator[None]:
 
 
 def _acquire(path: Path, run: str, what: str) -> None:
-    mine = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    write_json(mine, owner(run))
-    try:
-        while True:
-            try:
-                os.link(mine, path)  # whole or not at all, and never over another's
-                return
-            except FileExistsError:
-                _remove_stale(path, what)
-    finally:
-        mine.unlink(missing_ok=True)
+    """Look and write under one lock: of many that find a stale lease, one takes it over."""
+    with open(path.parent / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _refuse_living(path, what)
+        write_json(path, owner(run))
 
 
-def _remove_stale(path: Path, what: str) -> None:
-    """Remove a lease whose holder is gone; raise HeldError where it is alive."""
+def _refuse_living(path: Path, what: str) -> None:
+    """Raise HeldError where the lease at `path` has a living holder; one that is damaged is nobody's."""
     try:
-        text, age = path.read_text(), time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return
-    try:
-        holder = json.loads(text)
+        holder, age = json.loads(path.read_text()), time.time() - path.stat().st_mtime
         here = holder["host"] == socket.gethostname() and holder["namespace"] == _pid_namespace()
         alive = process_start(holder["pid"]) == holder["started"] if here else age < STALE
-    except (ValueError, KeyError):  # a power cut left it damaged: nobody's
-        holder, alive = {}, False
+    except (FileNotFoundError, ValueError, KeyError):
+        return
     if alive:
         raise HeldError(
             f"{what} is being made by run {holder['run']} (host {holder['host']}, pid {holder['pid']}). "
             "Wait for it and run again: its result is then reused."
         )
-    aside = path.with_name(f".{path.name}.stale.{os.getpid()}.{time.monotonic_ns()}")
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(path, aside)
-        if aside.read_text() != text:  # another run took it over between our look and our rename: give it back
-            with contextlib.suppress(FileExistsError):
-                os.link(aside, path)
-        aside.unlink()
 
 
 def _beat(path: Path, mine: str, done: threading.Event) -> None:

@@ -43,7 +43,7 @@ def connect(config: LocalRay | Slurm, run: str) -> Iterator[str]:
         elif isinstance(config, LocalRay):
             os.environ.pop("RAY_ADDRESS", None)  # of some other cluster
             options |= _start_options(config)
-            stack.enter_context(reaper(run))
+            stack.enter_context(reaper())
         else:
             raise ConfigError("launch=slurm runs on the Ray of its job, and RAY_ADDRESS is not set; use `fmtrain run`")
         import ray
