@@ -209,8 +209,18 @@ class _Ray:
             num_cpus=cpus, max_retries=MAX_RETRIES, retry_exceptions=False, scheduling_strategy="SPREAD"
         )(_call)
 
+        self.nodes = [n["NodeID"] for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) >= cpus]
+        self.first = int(ray.cluster_resources().get("CPU", 1) // max(cpus, 0.01))
+
     def _submit(self, call: _Call) -> Any:
-        return self.remote.options(name=f"{self.name}:{call.rank}").remote(call)
+        """The first wave is dealt to the nodes in turn, since SPREAD favours one whose workers are up; then SPREAD."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        options: dict[str, Any] = {"name": f"{self.name}:{call.rank}"}
+        if call.rank < self.first and self.nodes:
+            node = self.nodes[call.rank % len(self.nodes)]
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
+        return self.remote.options(**options).remote(call)
 
     def __call__(self, calls: dict[int, _Call], results: dict[int, Counts], watch: _Watch) -> None:
         import ray

@@ -21,6 +21,7 @@ from launch.backends.command import Command, worker_env
 from launch.backends.reaper import reaper
 
 PLACEMENT_WAIT = 60.0  # seconds for the cluster to find room for every rank
+STRICT_WAIT = 10.0  # seconds for it to find a node for each rank; the last command's resources come back within one
 _LOST = 4  # exit code of a rank whose actor died
 
 
@@ -140,7 +141,15 @@ class RayJob:
             "CPU": 0.001 if command.pool else float(command.cpus),
             **({"GPU": float(command.gpus)} if command.gpus else {}),
         }
-        self.group = ray.util.placement_group([bundle] * command.ranks, strategy="SPREAD")
+        # SPREAD alone looks at what is free at this moment, and doubles up on a node where another is still being freed
+        nodes = sum(bool(node["Alive"]) for node in ray.nodes())
+        one_each = 1 < command.ranks <= nodes
+        self.group = ray.util.placement_group(
+            [bundle] * command.ranks, strategy="STRICT_SPREAD" if one_each else "SPREAD"
+        )
+        if one_each and not self.group.wait(STRICT_WAIT):
+            ray.util.remove_placement_group(self.group)
+            self.group = ray.util.placement_group([bundle] * command.ranks, strategy="SPREAD")
         if not self.group.wait(PLACEMENT_WAIT):
             have = {k: v for k, v in ray.cluster_resources().items() if k in ("CPU", "GPU")}
             raise ConfigError(
