@@ -64,6 +64,7 @@ class Filler(threading.Thread):
 
 @pytest.mark.root
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_full_disk_in_every_stage(small_disk: Path) -> None:
     """Each stage in turn: the disk fills while it works, the run says so; with room again the next stage follows."""
     store = Store(small_disk / "store")

@@ -97,6 +97,7 @@ def test_quickstart_on_local_prose(shared_data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_masked_lm_publishes_what_transformers_loads(tmp_path: Path) -> None:
     """Masked accuracy above always guessing the commonest token."""
     done = fmtrain("run", "recipe=quickstart_mlm", "launch=inline", f"store={tmp_path}", timeout=900)
@@ -109,6 +110,7 @@ def test_masked_lm_publishes_what_transformers_loads(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_the_full_quickstart(tmp_path: Path) -> None:
     """On its own Ray, in 12 minutes: bits per byte below gzip's, a verdict on the held-out kind; then all reused."""
     begun = time.monotonic()
