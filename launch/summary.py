@@ -77,10 +77,9 @@ def _next(steps: list[Step], model: Artifact, recipe: str, overrides: Sequence[s
 
 
 def _program() -> list[str]:
-    """The words that start fmtrain from the shell of whoever reads this."""
-    if shutil.which("fmtrain"):
-        return ["fmtrain"]
-    script = Path(sys.argv[0])
-    if script.name == "fmtrain" and os.access(script, os.X_OK):
-        return [str(script)]
-    return [sys.executable, "-m", "launch.cli"]
+    """The words that start this fmtrain from the shell of whoever reads them."""
+    own = Path(sys.executable).with_name("fmtrain")  # where pip puts a console script: beside its interpreter
+    if not os.access(own, os.X_OK):
+        return [sys.executable, "-m", "launch.cli"]
+    found = shutil.which("fmtrain")
+    return ["fmtrain"] if found and os.path.samefile(found, own) else [str(own)]

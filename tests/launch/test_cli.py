@@ -196,12 +196,17 @@ def test_doctor_tells_of_what_is_broken_and_creates_nothing(
 
 
 def test_the_program_named_can_be_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    program(tmp_path, "fmtrain", "true")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(sys, "argv", [str(tmp_path / "fmtrain")])
+    assert _program() == [sys.executable, "-m", "launch.cli"]  # no console script: a checkout on PYTHONPATH
+    program(tmp_path, "fmtrain", "true")
     assert _program() == [str(tmp_path / "fmtrain")]
     monkeypatch.setenv("PATH", str(tmp_path))
     assert _program() == ["fmtrain"]
+    (tmp_path / "other").mkdir()
+    program(tmp_path / "other", "fmtrain", "true")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'other'}:{tmp_path}")
+    assert _program() == [str(tmp_path / "fmtrain")]  # the one that a shell would find is another installation's
 
 
 @pytest.mark.parametrize(
