@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fmtrain.run.fingerprint import canonical
-from fmtrain.schema.corpus import Rows
 from fmtrain.schema.rows import form_of
+from fmtrain.schema.sources import Rows
 
 ROLES = ("system", "user", "assistant")
 FORMS = (

@@ -1,9 +1,12 @@
 """What two fields together must satisfy; each message names both fields and the mend."""
 
+import dataclasses
 import re
 from typing import Any
 
 from fmtrain.errors import ConfigError
+from fmtrain.schema import mixture
+from fmtrain.schema.dedup import STEPS
 from fmtrain.schema.root import Root
 from fmtrain.schema.training import Bert, Clm, Cosine, Dpo, HuggingFace, Llama, Mlm, Model, Sft, TrainStage
 
@@ -11,14 +14,25 @@ TRAINING = ("pretrain", "sft", "dpo")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 LEAST: dict[str, float] = {
     "seed": 0,
-    "data.heldout_modulus": 2,
+    "data.heldout_modulus": 0,
+    "data.max_bad_fraction": 0,
     "data.max_bad_rows": 0,
+    "data.max_line_mb": 1,
     "tokenizer.vocab_size": 300,
     "checkpoint.every_steps": 1,
     "checkpoint.keep": 1,
     "launch.cpus_per_rank": 1,
     "launch.nodes": 1,
     "stages.corpus.tasks": 1,
+    "stages.corpus.shard_mb": 1,
+    "stages.corpus.heartbeat_seconds": 1,
+    "dedup.n_grams": 1,
+    "dedup.bands": 1,
+    "dedup.rows": 1,
+    "dedup.min_paragraph_words": 1,
+    "dedup.max_repeats": 1,
+    "dedup.substring_words": 5,
+    "filter.decontaminate.n_grams": 2,
     "stages.reference.batch_size": 1,
     "stages.evaluate.batch_size": 1,
     "stages.evaluate.sequence_length": 8,
@@ -35,6 +49,7 @@ def check(root: Root) -> None:
         raise ConfigError("stages: no stage is left to run; choose a recipe, e.g. recipe=quickstart")
     _names(root)
     _ranges(root)
+    _corpus(root)
     for name in TRAINING:
         stage = getattr(root.stages, name)
         if stage is not None:
@@ -71,6 +86,39 @@ def _ranges(root: Root) -> None:
             node = getattr(node, part, None)
         if node is not None and node < least:
             raise ConfigError(f"{path}={node}: expected {least} or more")
+    if root.data.max_bad_fraction > 1:
+        raise ConfigError(
+            f"data.max_bad_fraction={root.data.max_bad_fraction}: expected a share of the records, 0 to 1, e.g. 0.001"
+        )
+    if root.data.heldout_modulus == 1:
+        raise ConfigError("data.heldout_modulus=1 sets every document apart; 20 a twentieth, 0 none")
+
+
+def _corpus(root: Root) -> None:
+    """Rules, steps and words that stand in lists are checked as strictly as keys."""
+    known = [f.name for f in dataclasses.fields(root.filter) if dataclasses.is_dataclass(f.type)]
+    for rule in root.filter.rules:
+        if rule not in known:
+            raise ConfigError(f"filter.rules: there is no rule {rule!r}; there are {', '.join(known)}")
+    for step in root.dedup.steps:
+        if step not in STEPS:
+            raise ConfigError(f"dedup.steps: there is no step {step!r}; there are {', '.join(STEPS)}")
+    for key, value, choices in (
+        ("dedup.keep", root.dedup.keep, ("longest", "newest", "score")),
+        ("dedup.substring_action", root.dedup.substring_action, ("cut", "drop")),
+        ("filter.html.favour", root.filter.html.favour, ("precision", "recall", "balanced")),
+        ("filter.unicode.normalization", root.filter.unicode.normalization, ("NFC", "NFKC", "none")),
+        ("filter.url.unknown", root.filter.url.unknown, ("keep", "drop")),
+        ("filter.license.unknown", root.filter.license.unknown, ("keep", "drop")),
+    ):
+        if value not in choices:
+            raise ConfigError(f"{key}={value}: expected one of {', '.join(choices)}")
+    if root.stages.tokens is not None:
+        mixture.check(root.stages.tokens.mixture)
+    if not 0 < root.dedup.threshold <= 1:
+        raise ConfigError(f"dedup.threshold={root.dedup.threshold}: expected above 0 and at most 1, e.g. 0.5")
+    if root.dedup.keep == "score" and "classifier" not in root.filter.rules:
+        raise ConfigError("dedup.keep=score needs classifier among filter.rules: it gives the score")
 
 
 def _reference(root: Root) -> None:

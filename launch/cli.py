@@ -1,4 +1,4 @@
-"""The command line: fmtrain run | plan | status | logs | models | generate | doctor. Hydra overrides follow the verb.
+"""The command line: fmtrain run, plan, status, logs, models, corpus, generate, doctor; overrides follow the verb.
 
 Answers --help, plan and a rejected configuration without importing torch, ray, deepspeed or datatrove.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fmtrain.schema.launch import Slurm
     from fmtrain.schema.root import Root
 
-_READ_ONLY = ("plan", "status", "logs", "models", "doctor")
+_READ_ONLY = ("plan", "status", "logs", "models", "corpus", "doctor")
 _OVERRIDES = "Hydra overrides, e.g. recipe=quickstart stages.dpo.objective.beta=0.2 objective@stages.dpo.objective=dpo"
 
 
@@ -106,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
     generate.add_argument("--seed", type=int, default=1)
     generate.add_argument("--raw", action="store_true", help="continue the text itself, without the chat template")
+    _corpus_parsers(verb("corpus", _corpus, "ask a corpus why a document is not in it; train a quality classifier"))
     doctor = verb("doctor", _doctor, "check this machine: packages, processors, disk, Ray's dashboard, Slurm")
     for sub in (status, logs, models, generate, doctor):
         sub.add_argument(
@@ -116,6 +117,37 @@ def _parser() -> argparse.ArgumentParser:
     for sub in (status, models):
         sub.add_argument("--json", action="store_true", help="machine-readable")
     return parser
+
+
+def _corpus_parsers(corpus: argparse.ArgumentParser) -> None:
+    verbs = corpus.add_subparsers(dest="question", required=True, metavar="QUESTION")
+    why = verbs.add_parser("why", help="which rule dropped a document, or which one it is a copy of")
+    why.add_argument("id", help="the document's id, or FILE:POSITION where the input gives none")
+    sample = verbs.add_parser("sample", help="rows of the ledger; without --rule the rules and their numbers")
+    sample.add_argument("--rule", help="a rule or one of its reasons: gopher_quality, dedup.minhash")
+    sample.add_argument("-n", type=int, default=5, help="how many; 5 unless told")
+    sample.add_argument("--seed", type=int, default=1)
+    for question in (why, sample):
+        question.add_argument("--corpus", default="corpus", help="NAME or NAME@vN, or an artifact's folder")
+        question.add_argument("--json", action="store_true", help="machine-readable")
+        question.add_argument("--store", default=os.environ.get("FMTRAIN_STORE", DEFAULT_STORE))
+    train = verbs.add_parser("train-classifier", help="a quality classifier for filter.classifier", add_help=False)
+    train.add_argument("options", nargs=argparse.REMAINDER, help="see fmtrain corpus train-classifier --help")
+
+
+def _corpus(args: argparse.Namespace) -> int:
+    """The corpus wing answers in a process of its own: this one imports none of it."""
+    if args.question == "train-classifier":
+        return subprocess.run([sys.executable, "-m", "data_pipelines.train_classifier", *args.options]).returncode
+    folder = Path(os.path.expanduser(args.corpus))
+    if not (folder / "ledger.parquet").is_file():
+        folder = store_at(args.store).get(args.corpus, "corpus").path
+    words = [args.question, *(["--json"] if args.json else [])]
+    if args.question == "why":
+        words += ["--", args.id]
+    else:
+        words += ["-n", str(args.n), "--seed", str(args.seed), *(["--rule", args.rule] if args.rule else [])]
+    return subprocess.run([sys.executable, "-m", "data_pipelines.ledger", str(folder), *words]).returncode
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -24,8 +24,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fmtrain.errors import ConfigError
+from fmtrain.schema import plugins, training
 from fmtrain.schema import root as schema_root
-from fmtrain.schema import training
 from fmtrain.schema.load import load
 from fmtrain.schema.root import KINDS, Root
 from launch.checks import check
@@ -51,6 +51,7 @@ def register() -> None:
 def compose(overrides: list[str]) -> Root:
     """The configuration that `overrides` ask for; ConfigError names the key and the mend."""
     parsed = parse(overrides)
+    _load_plugins(parsed)
     choices = _accepted(tuple(o.input_line or "" for o in parsed if _is_choice(o)))
     base = _base(choices)
     values = [o for o in parsed if not _is_choice(o)]
@@ -61,6 +62,15 @@ def compose(overrides: list[str]) -> Root:
     root = load(Root, data)
     check(root)
     return root
+
+
+def _load_plugins(parsed: list[Override]) -> None:
+    """Let plug-ins register before anything is composed: those installed, and those that `plugins=[..]` names."""
+    named = next((o.value() for o in parsed if o.key_or_group == "plugins"), [])
+    modules = named if isinstance(named, list) else [named]
+    if plugins.register([*plugins.installed(), *map(str, modules)]):
+        _base.cache_clear()
+        _accepted.cache_clear()
 
 
 def parse(overrides: list[str]) -> list[Override]:

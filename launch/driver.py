@@ -35,6 +35,7 @@ from launch.plan import Step
 from launch.terminal import Live, duration
 
 GRACE = 8.0  # seconds that a worker has to save when asked to stop
+LEAST_TASKS = 4  # of a stage that fans out, unless it says how many
 TAIL = 20  # log lines shown of a failed stage
 
 
@@ -156,7 +157,10 @@ class Driver:
         shutil.rmtree(folder, ignore_errors=True)
         command = self._command(step, backend, folder)
         inputs, refs = self._inputs(step)
-        resources = {"ranks": command.ranks, "tasks": backend.cpus, "executor": backend.executor}
+        wanted = vars(node.job.stage)
+        tasks = wanted.get("tasks") or max(LEAST_TASKS, backend.cpus)
+        resources = {"ranks": command.ranks, "tasks": tasks, "executor": backend.executor}
+        resources |= {k: wanted[k] for k in ("heartbeat_seconds",) if k in wanted}
         write_stage(
             folder,
             Stage(node.stage, node.spec.kind, node.name, step.fingerprint, self.run.id, dump(node.job), inputs, refs,

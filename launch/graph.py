@@ -5,14 +5,18 @@ Knows which stage needs what; knows nothing of the store, of processes or of wha
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.run.stage import Source
-from fmtrain.schema.corpus import CorpusJob, ExamplesJob, Rows, Stdlib, TokenizerJob, TokensJob
+from fmtrain.schema import plugins
+from fmtrain.schema.corpus import CorpusJob, ExamplesJob, Existing, Plugin, TokenizerJob, TokensJob
 from fmtrain.schema.evaluation import EvaluateJob, PublishJob, ReferenceJob
 from fmtrain.schema.root import Root
+from fmtrain.schema.sources import Rows, Stdlib
 from fmtrain.schema.training import Dpo, HuggingFace, TrainJob
+from launch.references import absolute, referenced_files
 from launch.sources import forms, model_files, sources
 
 
@@ -30,15 +34,15 @@ class Spec:
 
 _TRAIN = ("fmtrain.train.__main__",)
 SPECS: dict[str, Spec] = {
-    "corpus": Spec("corpus", "data_pipelines", ("data_pipelines.stages.corpus",), 1, pool=True),
-    "tokenizer": Spec("tokenizer", "data_pipelines", ("data_pipelines.stages.tokenizer",), 1),
-    "tokens": Spec("tokens", "data_pipelines", ("data_pipelines.stages.tokens",), 1),
-    "examples": Spec("examples", "data_pipelines", ("data_pipelines.stages.examples",), 1),
+    "corpus": Spec("corpus", "data_pipelines", ("data_pipelines.stages.corpus",), 2, pool=True),
+    "tokenizer": Spec("tokenizer", "data_pipelines", ("data_pipelines.stages.tokenizer",), 2),
+    "tokens": Spec("tokens", "data_pipelines", ("data_pipelines.stages.tokens",), 2),
+    "examples": Spec("examples", "data_pipelines", ("data_pipelines.stages.examples",), 2),
     "pretrain": Spec("model", "fmtrain.train", _TRAIN, 1, ranks=True),
     "sft": Spec("model", "fmtrain.train", _TRAIN, 1, ranks=True),
     "reference": Spec("reference", "fmtrain.evaluate", ("fmtrain.evaluate.reference",), 1),
     "dpo": Spec("model", "fmtrain.train", _TRAIN, 1, ranks=True),
-    "evaluate": Spec("evaluation", "fmtrain.evaluate", ("fmtrain.evaluate.__main__",), 1),
+    "evaluate": Spec("evaluation", "fmtrain.evaluate", ("fmtrain.evaluate.__main__",), 2),
     "publish": Spec("published", "fmtrain.publish", ("fmtrain.publish.__main__",), 1),
 }
 
@@ -93,15 +97,16 @@ class _Builder:
         self.on = {name: stage for name, stage in vars(root.stages).items() if stage is not None}
         self.data = sources(root.data) if {"corpus", "examples"} & set(self.on) else []
         self.base = self._base()
+        self.rules = absolute(root.filter)
 
     def build(self) -> Graph:
         self._leave_out()
         jobs: dict[str, Callable[[], Any]] = {
             "corpus": lambda: CorpusJob(
-                self.root.seed, self.root.data, self.root.filter, self.root.dedup, self.on["corpus"]
+                self.root.seed, self.root.data, self.rules, self.root.dedup, self._plugins(), self.on["corpus"]
             ),
-            "tokenizer": lambda: TokenizerJob(self.root.tokenizer, self.on["tokenizer"]),
-            "tokens": lambda: TokensJob(self.on["tokens"]),
+            "tokenizer": lambda: TokenizerJob(absolute(self.root.tokenizer), self.on["tokenizer"]),
+            "tokens": lambda: TokensJob(absolute(self.on["tokens"])),
             "examples": lambda: ExamplesJob(self.root.seed, self.root.data, self.on["examples"]),
             "reference": lambda: ReferenceJob(self.on["reference"]),
             "evaluate": lambda: EvaluateJob(self.root.seed, self.on["evaluate"], self._beta()),
@@ -111,8 +116,14 @@ class _Builder:
         for stage in self.on:
             job = jobs[stage]() if stage in jobs else self._train_job(stage)
             node = Node(stage, SPECS[stage], self.on[stage].artifact, job, self._parents(stage))
-            if stage == "corpus" or (stage == "examples" and isinstance(self.root.data, Rows)):
+            if stage == "corpus":
+                node.sources = [*self.data, *referenced_files("filter", self.rules, self.root.filter.rules)]
+            if stage == "examples" and isinstance(self.root.data, Rows):
                 node.sources = self.data
+            if stage == "tokenizer":
+                node.sources = referenced_files("tokenizer", self.root.tokenizer)
+            if stage == "tokens":
+                node.sources = referenced_files("stages.tokens", self.on["tokens"])
             nodes.append(node)
         return Graph(nodes, self.left_out)
 
@@ -123,6 +134,15 @@ class _Builder:
             return None
         model = self.on[first].model or self.root.model
         return Folder(model.path, model_files(model.path)) if isinstance(model, HuggingFace) else None
+
+    def _megatron(self, stage: str) -> bool:
+        """Are the tokens of existing Megatron datasets, rather than of a corpus?"""
+        return stage == "tokens" and bool(self.on["tokens"].from_megatron)
+
+    def _plugins(self) -> list[Plugin]:
+        """The plug-ins that the corpus is made with: those of its rules, and of its files' readers."""
+        suffixes = {suffix for source in self.data for suffix in PurePath(source.name).suffixes}
+        return plugins.used(self.root.filter.rules, suffixes)
 
     def _leave_out(self) -> None:
         """Take out the stages that this data has nothing for, and say so."""
@@ -162,6 +182,8 @@ class _Builder:
     def _parents(self, stage: str) -> dict[str, "str | Pin | Folder"]:
         wanted = self._wanted(stage)
         pins = {role: ref for role, ref in vars(self.on[stage].inputs).items() if ref is not None}
+        if stage == "corpus" and self.root.dedup.against is not None:
+            return {"earlier": Pin(self.root.dedup.against, "corpus", "dedup.against", None)}
         for role, ref in pins.items():
             key = f"stages.{stage}.inputs.{role}"
             if role not in wanted and not (role == "model" and stage == "pretrain"):
@@ -186,6 +208,9 @@ class _Builder:
 
         if stage in ("corpus",) or (stage == "examples" and isinstance(self.root.data, Rows)):
             return {}
+        stands = isinstance(self.root.tokenizer, Existing) if stage == "tokenizer" else self._megatron(stage)
+        if stands and "corpus" not in self.on:  # what is there already is made of no corpus
+            return {} if stage == "tokenizer" else {"tokenizer": made("tokenizer")}
         if stage == "tokenizer":
             return {"corpus": made("corpus")}
         if stage in ("tokens", "examples"):

@@ -55,7 +55,7 @@ def plan(graph: Graph, store: Store) -> list[Step]:
             "revision": node.spec.revision,
             "job": identity(node.job),
             "parents": {role: _identity(parent) for role, parent in sorted(parents.items())},
-            "sources": sorted([s.name, s.sha256] for s in node.sources),
+            "sources": sorted(s.identity for s in node.sources),
         }
         step = Step(node, fingerprint(payload), payload, "run", "", 0.0, parents=parents)
         _decide(step, store)
@@ -88,7 +88,7 @@ def _identity(parent: "Step | Artifact | Folder") -> str:
         return parent.fingerprint
     if isinstance(parent, Artifact):
         return parent.manifest.fingerprint
-    return fingerprint(sorted([s.name, s.sha256] for s in parent.files))
+    return fingerprint(sorted(s.identity for s in parent.files))
 
 
 def _check_pin(pin: Pin, steps: dict[str, Step], store: Store) -> None:

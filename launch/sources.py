@@ -1,23 +1,31 @@
-"""Which files a run reads, by content: the standard library, globs of local files, a Hugging Face folder."""
+"""Which files a run reads, and what they are known by: the standard library, paths, globs and URLs, a data set.
+
+Nothing is read whole here but what is small: an input is its name, size and stamp (fmtrain.run.sources). fsspec and
+huggingface_hub are imported for a URL and for a name on the hub only.
+"""
 
 import glob
 import gzip
 import io
 import os
+import re
 import sysconfig
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import orjson
 import zstandard
 
 from fmtrain.errors import ConfigError, InputError
+from fmtrain.run import remote
+from fmtrain.run.sources import HUB, identify, identify_folder, open_input
 from fmtrain.run.stage import Source
-from fmtrain.run.storage import sha256_file
-from fmtrain.schema.corpus import Data, Local, Rows, Stdlib
 from fmtrain.schema.rows import Form, form_of
+from fmtrain.schema.sources import Data, Hub, Local, Rows, Stdlib
 
+_REQUESTS = 16  # at a time, where files are behind URLs
 _MODEL_FILES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken")
 
 
@@ -25,6 +33,8 @@ def sources(data: Data) -> list[Source]:
     """The input files of `data`, sorted by name; InputError where there is none."""
     if isinstance(data, Stdlib):
         return _stdlib(data)
+    if isinstance(data, Hub):
+        return [_hub(data)]
     assert isinstance(data, (Local, Rows))
     return _files(data.files)
 
@@ -37,7 +47,7 @@ def model_files(folder: str) -> list[Source]:
             f"model.path={folder}: no config.json there; expected a Hugging Face model folder on this machine"
         )
     files = sorted(p for p in root.iterdir() if p.is_file() and p.suffix in _MODEL_FILES)
-    return [_source(p, p.name) for p in files if p.name not in ("manifest.json", "lineage.json")]
+    return [identify(str(p), p.name, full=True) for p in files if p.name not in ("manifest.json", "lineage.json")]
 
 
 def forms(data: Rows, files: list[Source]) -> set[Form]:
@@ -58,12 +68,11 @@ def forms(data: Rows, files: list[Source]) -> set[Form]:
 
 def _lines(source: Source) -> Iterator[bytes]:
     """The raw lines of a file, decompressed. A damaged file ends early here; the examples stage names the damage."""
-    path = source.path
     try:
-        with open(path, "rb") as raw:
-            if path.endswith(".gz"):
+        with open_input(source.path) as raw:
+            if source.name.endswith(".gz"):
                 yield from gzip.GzipFile(fileobj=raw)
-            elif path.endswith(".zst"):
+            elif source.name.endswith(".zst"):
                 with zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as stream:
                     yield from io.BufferedReader(stream)
             else:
@@ -84,7 +93,38 @@ def _stdlib(data: Stdlib) -> list[Source]:
                 found.append(path)
     if not found:
         raise InputError(f"data.modules={data.modules}: none of these is in the standard library at {root}")
-    return [_source(p, p.relative_to(root).as_posix()) for p in sorted(found)]
+    return [identify(str(p), p.relative_to(root).as_posix()) for p in sorted(found)]
+
+
+def _hub(data: Hub) -> Source:
+    """A data set on the hub by the revision that its name stands for now, a folder by its files."""
+    folder = Path(data.path).expanduser()
+    if folder.is_dir():
+        return identify_folder(str(folder.absolute()), folder.absolute().name)
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", data.path):
+        raise InputError(f"data.path={data.path}: neither a folder on this machine nor a name on the hub (OWNER/NAME)")
+    revision = data.revision or "main"
+    if not re.fullmatch(r"[0-9a-f]{40}", revision):
+        revision = _resolve(data, revision)
+    return Source(f"{HUB}{data.path}@{revision}", data.path, 0, revision, "")
+
+
+def _resolve(data: Hub, revision: str) -> str:
+    """The commit that a branch or tag of a data set stands for."""
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        found: str | None = HfApi().dataset_info(data.path, revision=revision, timeout=20).sha
+    except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as e:
+        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        raise InputError(
+            f"data.path={data.path}: the hub does not say which revision {revision!r} is ({reason}). Give the commit "
+            "with data.revision=SHA (40 hex digits), or a local folder as data.path; a private data set needs HF_TOKEN"
+        ) from None
+    assert found is not None, data.path
+    return found
 
 
 def _files(patterns: list[str]) -> list[Source]:
@@ -92,17 +132,31 @@ def _files(patterns: list[str]) -> list[Source]:
         raise ConfigError("data.files is empty; e.g. data.files=corpus.jsonl or data.files=[a.jsonl.gz,'more/*.jsonl']")
     paths: set[str] = set()
     for pattern in patterns:
-        full = os.path.abspath(os.path.expanduser(pattern))
-        hits = [full] if os.path.isfile(full) else [p for p in glob.glob(full, recursive=True) if os.path.isfile(p)]
+        where = pattern
+        if pattern.startswith("file://"):
+            pattern = pattern.removeprefix("file://")
+        if remote.is_url(pattern):
+            hits = remote.glob(pattern)
+        else:
+            where = os.path.abspath(os.path.expanduser(pattern))
+            hits = [where] if os.path.isfile(where) else glob.glob(where, recursive=True)
+            hits = [p for p in hits if os.path.isfile(p)]
         if not hits:
-            raise InputError(f"data.files: no file matches {pattern!r} (looked for {full})")
+            raise InputError(f"data.files: no file matches {pattern!r} (looked for {where})")
         paths.update(hits)
-    base = os.path.commonpath([os.path.dirname(p) for p in paths])
-    return [_source(Path(path), os.path.relpath(path, base)) for path in sorted(paths)]
+    named = sorted(_names(paths).items())
+    if not any(remote.is_url(path) for path in paths):
+        return [identify(path, name) for path, name in named]
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        return list(pool.map(lambda item: identify(*item), named))
 
 
-def _source(path: Path, name: str) -> Source:
-    try:
-        return Source(str(path), name, sha256_file(path))
-    except OSError as e:
-        raise InputError(f"{path} cannot be read: {e.strerror}") from e
+def _names(paths: set[str]) -> dict[str, str]:
+    """Path -> its name: what is behind the folder that all share; URLs beside paths keep their whole address."""
+    heads = {"" if not remote.is_url(p) else p.partition("://")[0] for p in paths}
+    if len(heads) > 1:
+        local = [p for p in paths if not remote.is_url(p)]
+        return {p: remote.plain(p) for p in paths if remote.is_url(p)} | (_names(set(local)) if local else {})
+    plain = {path: remote.plain(path) for path in paths}
+    base = os.path.commonpath([os.path.dirname(p) for p in plain.values()])
+    return {path: os.path.relpath(name, base) for path, name in plain.items()}

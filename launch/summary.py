@@ -47,6 +47,8 @@ def summary(
     model = made.get("publish") or next((made[s] for s in ("dpo", "sft", "pretrain") if s in made), None)
     if model is not None:
         lines.append(f"model   {model.ref}  {model.path}")
+    if "corpus" in made and (made["corpus"].path / "card.html").is_file():
+        lines.append(f"card    {made['corpus'].path / 'card.html'}")
     if (run / "report.html").is_file():
         lines.append(f"report  {run / 'report.html'}")
     lines.append(f"run     {run}")

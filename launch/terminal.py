@@ -68,11 +68,16 @@ def read_progress(path: Path) -> dict[str, Any] | None:
 
 
 def progress_text(state: dict[str, Any]) -> str:
-    """`120/450 steps, 2.1/s, loss 3.214, 2 min 37 s left`; a worker's unit is a plural."""
+    """`120/450 steps, 2.1/s, loss 3.214, 2 min 37 s left`; a worker's unit is a plural.
+
+    `12,345/50,000 documents, 1,234/s, 5.6 MB/s, 31 s left`: of text, where the worker counts it.
+    """
     total = f"/{state['total']:,}" if state.get("total") else ""
     parts = [f"{state['done']:,}{total} {state['unit']}"]
     if state.get("rate"):
-        parts.append(f"{state['rate']:,.1f}/s")
+        parts.append(f"{state['rate']:,.{0 if state['rate'] >= 100 else 1}f}/s")
+    if state.get("mb_per_second"):
+        parts.append(f"{state['mb_per_second']:,.1f} MB/s")
     if state.get("loss") is not None:
         parts.append(f"loss {state['loss']:.3f}")
     if state.get("tokens_per_second"):

@@ -1,74 +1,56 @@
-"""Filters for Python source, after The Stack's rules (Kocetkov et al. 2022, section 3): lines first, then syntax.
+"""Rules for Python source, after The Stack's (Kocetkov et al. 2022, section 3): lines first, then syntax.
 
-Prose filters would empty a code corpus: Gopher's rules keep none of 120 standard library files.
+Prose rules would empty a code corpus: Gopher's keep none of 120 standard library files.
 """
 
 import ast
 import re
 import warnings
 
-from datatrove.data import Document
-from datatrove.pipeline.filters.base_filter import BaseFilter
-
-from fmtrain.schema.corpus import CodeFilter
+from data_pipelines.document import Document
+from data_pipelines.filters.base import Drop
+from fmtrain.schema import rules
 
 MARKER_LINES = 5  # a generated file says so at its top
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
-Verdict = bool | tuple[bool, str]
 
+class Code:
+    """Length, mean and longest line, in characters, the mark of a generated file; then it parses, and is no data."""
 
-class CodeLines(BaseFilter):  # type: ignore[misc]
-    """Length, mean and longest line, in characters, and the mark of a generated file."""
-
-    name = "Code lines"
-
-    def __init__(self, config: CodeFilter) -> None:
-        super().__init__()
+    def __init__(self, config: rules.Code) -> None:
         self.config = config
         self.markers = [marker.lower() for marker in config.generated_markers]
 
-    def filter(self, doc: Document) -> Verdict:
-        config, length = self.config, len(doc.text)
+    def __call__(self, doc: Document) -> Drop | None:
+        return self._lines(doc.text) or self._syntax(doc.text)
+
+    def _lines(self, text: str) -> Drop | None:
+        config, length = self.config, len(text)
         if length < config.min_length:
-            return _drop(doc, "code_too_short", f"{length} < {config.min_length} characters")
+            return Drop("code.too_short", length, config.min_length)
         if length > config.max_length:
-            return _drop(doc, "code_too_long", f"{length} > {config.max_length} characters")
-        lines = _LINE_END.split(doc.text)
+            return Drop("code.too_long", length, config.max_length)
+        lines = _LINE_END.split(text)
         mean = sum(map(len, lines)) / len(lines)
         if mean > config.max_mean_line:
-            return _drop(doc, "code_mean_line", f"{mean:.1f} > {config.max_mean_line} characters")
+            return Drop("code.mean_line", mean, config.max_mean_line)
         longest = max(map(len, lines))
         if longest > config.max_longest_line:
-            return _drop(doc, "code_longest_line", f"{longest} > {config.max_longest_line} characters")
+            return Drop("code.longest_line", longest, config.max_longest_line)
         top = "\n".join(lines[:MARKER_LINES]).lower()
         if marker := next((m for m in self.markers if m in top), None):
-            return _drop(doc, "code_generated", f"{marker!r} in the first {MARKER_LINES} lines")
-        return True
+            return Drop("code.generated", marker, f"first {MARKER_LINES} lines")
+        return None
 
-
-class CodeSyntax(BaseFilter):  # type: ignore[misc]
-    """It parses, and is not mostly data literals."""
-
-    name = "Code syntax"
-
-    def __init__(self, config: CodeFilter) -> None:
-        super().__init__()
-        self.config = config
-
-    def filter(self, doc: Document) -> Verdict:
-        tree = parse(doc.text)
+    def _syntax(self, text: str) -> Drop | None:
+        tree = parse(text)
         if isinstance(tree, str):
-            return _drop(doc, "code_not_parsing", tree) if self.config.must_parse else True
-        share = literal_share(doc.text, tree)
+            return Drop("code.not_parsing", tree) if self.config.must_parse else None
+        share = literal_share(text, tree)
         if share > self.config.max_literal_share:
-            return _drop(doc, "code_literals", f"{share:.2f} > {self.config.max_literal_share} of the characters")
-        return True
-
-
-def _drop(doc: Document, reason: str, detail: str) -> Verdict:
-    doc.metadata["detail"] = detail
-    return False, reason
+            return Drop("code.literals", share, self.config.max_literal_share)
+        return None
 
 
 def parse(text: str) -> ast.Module | str:

@@ -1,41 +1,34 @@
 """Where documents come from: the table of readers by the name of the data, and how input files are dealt to tasks.
 
-A reader yields documents and unreadable records, each with its place; what becomes of them is not known here. Every
+A reader yields documents and faults, each with its place in its file; what becomes of them is not known here. Every
 byte of a file is hashed while it is read: a file that changed since the run was planned is an error, not a document.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
-from data_pipelines.sources import local, stdlib
-from data_pipelines.sources.records import Record
+from data_pipelines.document import Document
+from data_pipelines.sources import hub, local, stdlib
+from data_pipelines.sources.records import Fault, Hashes, OnHash, Unit
 from fmtrain.run.stage import Source
-from fmtrain.schema.corpus import Data
+from fmtrain.schema.sources import Data
 
-READERS: dict[str, Callable[[Any, Source, int, int], Iterator[Record]]] = {
+__all__ = ["READERS", "Document", "Fault", "Hashes", "Unit", "deal", "is_heldout", "read"]
+
+READERS: dict[str, Callable[[Any, Unit, OnHash], Iterator[Document | Fault]]] = {
     "stdlib": stdlib.read,
     "local": local.read,
+    "hub": hub.read,
 }
-_UNITS_PER_TASK = 4  # few large files are read by several tasks, each taking every n-th record
+_UNITS_PER_TASK = 4  # few large files are read by several tasks, each taking a part
+_PART = 1 << 20  # bytes of a file below which it is not worth another part
 
 
-@dataclass(frozen=True)
-class Unit:
-    """The records of `source` whose number is `offset` modulo `stride`."""
-
-    source: Source
-    stride: int
-    offset: int
-    size: int  # bytes of the file, shared among its strides: what dealing balances
-
-
-def deal(data: Data, sources: list[Source], sizes: dict[str, int], tasks: int) -> list[list[Unit]]:
+def deal(data: Data, sources: list[Source], tasks: int) -> list[list[Unit]]:
     """Which units each task reads: the largest first, each to the task with the least to do; ties by name."""
-    files = sorted(sources, key=lambda s: (s.name, s.sha256))
-    stride = 1 if data.name == "stdlib" else min(tasks, -(-_UNITS_PER_TASK * tasks // max(len(files), 1)))
-    units = [Unit(s, stride, offset, sizes[s.path] // stride) for s in files for offset in range(stride)]
+    files = sorted(sources, key=lambda s: (s.name, s.stamp))
+    units = [unit for source in files for unit in _parts(data, source, tasks, len(files))]
     dealt: list[list[Unit]] = [[] for _ in range(tasks)]
     load = [0] * tasks
     for unit in sorted(units, key=lambda u: -u.size):
@@ -45,11 +38,31 @@ def deal(data: Data, sources: list[Source], sizes: dict[str, int], tasks: int) -
     return [sorted(part, key=lambda u: (u.source.name, u.offset)) for part in dealt]
 
 
-def read(data: Data, unit: Unit) -> Iterator[Record]:
-    """The records of a unit, in the file's order."""
-    return READERS[data.name](data, unit.source, unit.stride, unit.offset)
+def _parts(data: Data, source: Source, tasks: int, files: int) -> list[Unit]:
+    """The units of one source."""
+    if data.name == "local":
+        local.form(source)  # a file of another kind is refused before anything is read
+    if data.name == "stdlib":
+        stride = 1
+    elif data.name == "hub":
+        stride = tasks
+    else:
+        stride = max(1, min(tasks, -(-_UNITS_PER_TASK * tasks // files), source.size // _PART))
+    return [Unit(source, stride, offset, source.size // stride) for offset in range(stride)]
+
+
+def read(data: Data, unit: Unit, on_hash: OnHash = lambda name, sha256: None) -> Iterator[Document | Fault]:
+    """The documents and faults of a unit, in the file's order; at the end of a file `on_hash` is told its SHA-256.
+
+    A document's `line` is its place: where its record begins in the decompressed file, in bytes, in Parquet and on the
+    hub its row; unique in its file and the same however many tasks read it.
+    """
+    return READERS[data.name](data, unit, on_hash)
 
 
 def is_heldout(group: str, modulus: int) -> bool:
-    """Whether a document is set apart for evaluation: by its group alone, so before any filter has looked at it."""
-    return int.from_bytes(hashlib.sha256(group.encode()).digest(), "big") % modulus == 0
+    """Whether a document is set apart for evaluation: by its group alone, so before any filter has looked at it.
+
+    A modulus of 0 sets none apart.
+    """
+    return modulus > 0 and int.from_bytes(hashlib.sha256(group.encode()).digest(), "big") % modulus == 0

@@ -1,71 +1,133 @@
-"""Files on this machine: JSON lines (a document a line) and plain text (a document a file), plain, .gz or .zst.
+"""Files by path or URL: JSON lines, Parquet, WARC, text; all but Parquet also .gz and .zst.
 
-A bad line is a record with its fault, never a crash and never silence; a damaged file is an InputError.
+Plain JSON lines of 64 MiB and more are read in ranges of bytes, Parquet in row groups; of other files every task reads
+all bytes and takes each n-th record, since what costs is decoding and filtering.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
 
-import orjson
-
-from data_pipelines.sources.records import Record, read_decompressed, read_lines
+from data_pipelines.document import Document
+from data_pipelines.sources.fields import Fields, source_of
+from data_pipelines.sources.parquet import read as read_parquet
+from data_pipelines.sources.records import RAW_BYTES, Damage, Fault, OnHash, Unit
+from data_pipelines.sources.stream import Input, read_lines, unpack
+from data_pipelines.sources.warc import read as read_warc
 from fmtrain.errors import InputError
 from fmtrain.run.stage import Source
-from fmtrain.schema.corpus import Local
+from fmtrain.schema import plugins
+from fmtrain.schema.sources import Local
+
+RANGES = 64 << 20  # bytes from which plain JSON lines are read in ranges: a fixed size, so that no id depends on tasks
+_MB = 1_000_000
 
 
-def read(data: Local, source: Source, stride: int, offset: int) -> Iterator[Record]:
-    """The records of a file whose number, from 0, is `offset` modulo `stride`. The whole file is read, and verified."""
-    name = Path(source.name.removesuffix(".gz").removesuffix(".zst"))
-    match name.suffix:
-        case ".jsonl":
-            yield from _json_lines(data, source, stride, offset)
-        case ".txt":
-            yield from _text(source, offset)
-        case _:
-            raise InputError(f"{source.path}: data.files takes .jsonl and .txt, each also as .gz and .zst")
+def form(source: Source) -> tuple[str, str]:
+    """What a file holds and how it is packed, by its name: (".jsonl", ".zst"); InputError for what nobody reads."""
+    if own := next((suffix for suffix in plugins.READERS if source.name.endswith(suffix)), None):
+        return own, ""
+    name = PurePosixPath(source.name)
+    packing = name.suffix if name.suffix in (".gz", ".zst") else ""
+    kind = PurePosixPath(name.name.removesuffix(packing)).suffix.lower()
+    if kind not in _READERS or (packing and kind == ".parquet"):
+        raise InputError(
+            f"{source.path}: data.files takes {', '.join(k for k in _READERS if k != '.parquet')}, each also as .gz "
+            "and .zst, and .parquet"
+        )
+    return kind, packing
 
 
-def _text(source: Source, offset: int) -> Iterator[Record]:
-    if offset:
+def in_ranges(source: Source) -> bool:
+    kind, packing = form(source)
+    return _READERS.get(kind) is _json_lines and not packing and source.size >= RANGES
+
+
+def read(data: Local, unit: Unit, on_hash: OnHash) -> Iterator[Document | Fault]:
+    """The documents and faults of a unit, in the file's order."""
+    kind, packing = form(unit.source)
+    if kind in plugins.READERS:
+        yield from plugins.READERS[kind](data, unit, on_hash)
         return
+    partial = kind == ".parquet" or in_ranges(unit.source)  # then the first unit alone hashes the file
+    with Input(unit.source, whole=not partial or unit.offset == 0) as file:
+        yield from _READERS[kind](data, unit, file, packing)
+        if digest := file.finish():
+            on_hash(unit.source.name, digest)
+
+
+def _json_lines(data: Local, unit: Unit, file: Input, packing: str) -> Iterator[Document | Fault]:
+    fields, limit = Fields(data, unit.source.name), data.max_line_mb * _MB
+    if in_ranges(unit.source):
+        for line in _range(unit, file, limit):
+            if isinstance(line, Fault):
+                yield line
+            elif line[2] and not line[2].isspace():
+                yield fields.json(0, *line[1:])  # a number would take reading all that comes before
+        return
+    stride, mine = unit.stride, (unit.offset + 1) % unit.stride
+    for line in read_lines(unpack(file.raw(), packing), unit.source.name, limit):
+        if isinstance(line, Fault):
+            if line.line % stride == mine:
+                yield line
+        elif line[0] % stride == mine and line[2] and not line[2].isspace():  # a blank line holds no record
+            yield fields.json(*line)
+
+
+def _range(unit: Unit, file: Input, limit: int) -> Iterator[tuple[int, int, bytes] | Fault]:
+    """The lines that begin within the unit's part of the file."""
+    begin, end = (unit.source.size * n // unit.stride for n in (unit.offset, unit.offset + 1))
+    start = max(0, begin - 1)
+    lines = read_lines(file.raw(start), unit.source.name, limit, start)
+    if begin:
+        next(lines, None)  # the end of a line that is another unit's, if only its last byte
+    for line in lines:
+        at = line.offset if isinstance(line, Fault) else line[1]
+        if at >= end:
+            return
+        if isinstance(line, Fault):
+            line = Fault(line.file, 0, line.offset, line.reason, line.detail, line.data)
+        yield line
+
+
+def _text(data: Local, unit: Unit, file: Input, packing: str) -> Iterator[Document | Fault]:
+    """A document a file."""
+    if unit.offset:
+        return
+    name, limit = unit.source.name, data.max_line_mb * _MB
+    parts: list[bytes] = []
+    size = 0
     try:
-        text = b"".join(read_decompressed(source)).decode("utf-8-sig")
+        for chunk in unpack(file.raw(), packing):
+            size += len(chunk)
+            if size > limit:
+                detail = f"more than data.max_line_mb allows ({limit} bytes)"
+                yield Fault(name, 0, 0, "record_too_long", detail, b"".join(parts)[:RAW_BYTES])
+                return
+            parts.append(chunk)
+        text = b"".join(parts).decode("utf-8-sig")
+    except Damage as e:
+        yield Fault(name, 0, 0, e.reason, e.detail, b"".join(parts)[:RAW_BYTES])
     except UnicodeDecodeError as e:
-        yield Record(source.name, "", source.name, source.name, 0, f"not UTF-8: {e}")
-        return
-    yield Record(source.name, text, source.name, source.name, 0)
+        yield Fault(name, 0, 0, "not_utf8", f"byte {e.start}: {e.reason}", b"".join(parts)[:RAW_BYTES])
+    else:
+        yield Document(name, text, source=source_of(name), file=name)
 
 
-def _json_lines(data: Local, source: Source, stride: int, offset: int) -> Iterator[Record]:
-    for number, line in enumerate(read_lines(source)):
-        if number % stride == offset and line.strip():  # a blank line holds no record
-            yield _record(data, source.name, number + 1, line)
+def _warc(data: Local, unit: Unit, file: Input, packing: str) -> Iterator[Document | Fault]:
+    yield from read_warc(unit, unpack(file.raw(), packing), data.max_line_mb * _MB)
 
 
-def _record(data: Local, source: str, line: int, content: bytes) -> Record:
-    """One line decoded: bytes -> UTF-8 -> JSON -> an object with a text and perhaps an id."""
-    place = f"{source}:{line}"
-    try:
-        text, given = _fields(data, content)
-    except ValueError as e:
-        return Record(place, "", place, source, line, str(e))
-    return Record(given or place, text, given or place, source, line)
+def _parquet(data: Local, unit: Unit, file: Input, packing: str) -> Iterator[Document | Fault]:
+    yield from read_parquet(data, unit, file.file)
 
 
-def _fields(data: Local, content: bytes) -> tuple[str, str]:
-    """Text and id, "" where there is none; ValueError says what is wrong with the line."""
-    try:
-        row = orjson.loads(content)  # refuses invalid UTF-8, lone surrogates and NaN
-    except orjson.JSONDecodeError as e:
-        raise ValueError(f"not JSON: {str(e)[:120]}") from e
-    if not isinstance(row, dict):
-        raise ValueError(f"a JSON {type(row).__name__}, not an object")
-    if data.text_key not in row:
-        raise ValueError(f"no key {data.text_key!r} (data.text_key)")
-    text, given = row[data.text_key], row.get(data.id_key)
-    if not isinstance(text, str):
-        raise ValueError(f"{data.text_key!r} is a {type(text).__name__}, not a string")
-    if given is not None and (isinstance(given, bool) or not isinstance(given, (str, int))):
-        raise ValueError(f"{data.id_key!r} is a {type(given).__name__}, not a string or whole number (data.id_key)")
-    return text, "" if given is None else str(given)
+_READERS: dict[str, Callable[[Local, Unit, Input, str], Iterator[Document | Fault]]] = {
+    ".jsonl": _json_lines,
+    ".json": _json_lines,
+    ".ndjson": _json_lines,
+    ".txt": _text,
+    ".md": _text,
+    ".warc": _warc,
+    ".wet": _warc,
+    ".parquet": _parquet,
+}

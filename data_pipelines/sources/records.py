@@ -1,99 +1,59 @@
-"""What readers share: a record with its place, and a file's bytes, hashed and decompressed without trusting either.
+"""What every reader takes and gives: a unit of work in, documents and faults out, a file's SHA-256 at its end.
 
-datatrove's readers lose records silently (half of a truncated .zst, 32 documents around one bad byte), hence our own.
+A fault is a value: what cannot be read is put aside with its place and its bytes, and reading goes on behind it.
 """
 
-import hashlib
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import zstandard
 
 from fmtrain.errors import InputError
 from fmtrain.run.stage import Source
 
-_CHUNK = 1 << 16  # bytes read at a time; a compressed chunk may grow a thousandfold
-_BOM = b"\xef\xbb\xbf"
+RAW_BYTES = 64 << 10  # of what could not be read, kept with the fault
+OnHash = Callable[[str, str], None]  # (name of the input, SHA-256 of all its bytes)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Part `offset` of the `stride` parts that a source is read in; what a part is, is the reader's affair."""
+
+    source: Source
+    stride: int
+    offset: int
+    size: int  # bytes: what dealing balances
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """A document, or with `fault` set an unreadable record. `line` counts from 1; a whole file is line 0."""
+class Fault:
+    """What could not be read, and where.
 
-    id: str
-    text: str
-    group: str
-    source: str
+    `offset` is where it begins in the decompressed file, in bytes (in Parquet and on the hub: the row's number), and is
+    unique in its file; `line` counts from 1, 0 where it is not known. `data` holds its first 64 KiB.
+    """
+
+    file: str
     line: int
-    fault: str = ""
+    offset: int
+    reason: str  # not_utf8, not_json, not_an_object, no_text, text_not_a_string, bad_id, line_too_long, truncated ...
+    detail: str
+    data: bytes = b""
 
 
-def read_bytes(source: Source) -> Iterator[bytes]:
-    """The file in chunks; InputError at its end when its SHA-256 is not the one the run was planned with."""
-    digest = hashlib.sha256()
-    try:
-        with open(source.path, "rb") as f:
-            while chunk := f.read(_CHUNK):
-                digest.update(chunk)
-                yield chunk
-    except OSError as e:
-        raise InputError(f"{source.path} cannot be read: {e.strerror}. Check data.files and the permissions") from None
-    if digest.hexdigest() != source.sha256:
-        raise InputError(
-            f"{source.path} has changed since this run was planned (SHA-256 {digest.hexdigest()[:12]}.., expected "
-            f"{source.sha256[:12]}..). Run the same command again: it plans with the file as it is now"
-        )
+class Damage(Exception):
+    """Compressed data that ends early or does not decode; what came before it is good. Never leaves the readers."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason, self.detail = reason, detail
 
 
-def read_decompressed(source: Source) -> Iterator[bytes]:
-    """The content of a plain, .gz or .zst file in chunks; InputError where compressed data is damaged or ends early."""
-    match Path(source.name).suffix:
-        case ".gz":
-            return _decompress(source, lambda: zlib.decompressobj(wbits=31))  # 31: gzip's frame, its checksum verified
-        case ".zst":
-            return _decompress(source, zstandard.ZstdDecompressor().decompressobj)
-        case _:
-            return read_bytes(source)
+class Hashes(dict[str, str]):
+    """Name -> SHA-256 of the inputs as they were read; pass `add` as `on_hash`."""
 
-
-def _decompress(source: Source, new: Callable[[], Any]) -> Iterator[bytes]:
-    """Frame after frame: neither library says by itself that the last one was cut."""
-    frame, frames = None, 0
-    try:
-        for chunk in read_bytes(source):
-            while chunk:
-                if frame is None:
-                    chunk = chunk.lstrip(b"\0") if frames else chunk  # tapes and some tools pad with zeros
-                    if not chunk:
-                        break
-                    frame, frames = new(), frames + 1
-                if data := frame.decompress(chunk):
-                    yield data
-                if not frame.eof:
-                    break
-                chunk, frame = frame.unused_data, None
-    except (zlib.error, zstandard.ZstdError) as e:
-        raise InputError(f"{source.path} is damaged: {e}. Get the file again, or leave it out of data.files") from None
-    if frame is not None or not frames:
-        raise InputError(f"{source.path} is cut short: its compressed data ends early. Get it again, or leave it out")
-
-
-def read_lines(source: Source) -> Iterator[bytes]:
-    """The lines of a file without their ends; a byte order mark at the start of the file is no content."""
-    parts: list[bytes] = []  # of a line that is longer than a chunk
-    first = True
-    for chunk in read_decompressed(source):
-        *lines, rest = chunk.split(b"\n")
-        for line in lines:
-            whole = b"".join([*parts, line]) if parts else line
-            yield whole.removeprefix(_BOM) if first else whole
-            parts.clear()
-            first = False
-        if rest:
-            parts.append(rest)
-    if parts:
-        last = b"".join(parts)
-        yield last.removeprefix(_BOM) if first else last
+    def add(self, name: str, sha256: str) -> None:
+        """InputError where two tasks that read the same file did not read the same bytes."""
+        if self.setdefault(name, sha256) != sha256:
+            raise InputError(
+                f"{name} has changed while it was read (SHA-256 {self[name][:12]}.. for one task, {sha256[:12]}.. for "
+                "another). Run the same command again once nobody writes to it"
+            )

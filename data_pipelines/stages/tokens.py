@@ -1,100 +1,200 @@
-"""The tokens stage: the training documents as flat shards of token ids with document ends.
+"""The tokens stage: the training documents, as a mixture wants them, as flat shards of token ids with document ends.
 
 A document is `<bos> text <eos>`, in corpus order, never split over two shards; what its text spells is ordinary text,
 also where it spells a special token. Memory is bounded by one batch of documents and one shard's document ends.
+Existing Megatron datasets take the place of a corpus where `from_megatron` names them.
 """
 
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 import tokenizers
 
-from data_pipelines.corpus_reader import batches, documents
-from data_pipelines.stages.tokenizer import load, token_id
-from fmtrain.errors import InputError
+from data_pipelines import megatron, mixture
+from data_pipelines.corpus_reader import Document, documents
+from data_pipelines.encoding import Encoder, Ids
+from data_pipelines.folder import load, marks
+from data_pipelines.token_shards import ShardWriter
+from fmtrain.errors import ConfigError, InputError
 from fmtrain.run.stage import Stage
 from fmtrain.run.storage import sha256_file, write_json
 from fmtrain.run.worker import Progress, Result
-from fmtrain.schema.corpus import TokensJob
+from fmtrain.schema.corpus import TokensJob, TokensStage
+from fmtrain.schema.mixture import check, is_plain, weights
+
+MEGATRON_PREFIX = "megatron/text_document"  # as preprocess_data.py names what it makes of the key `text`
+_WRITTEN = np.dtype([("share", "<u4"), ("key", "<u8")])  # of each document of the first pass over the corpus
 
 
-class ShardWriter:
-    """Writes documents' ids to `00000.tokens`, `00001.tokens` ... and their ends to `00000.ends` ...
+@dataclass
+class _Blend:
+    """The mixture in the making: the plan, and the documents that the first pass has written."""
 
-    A shard is closed before the document that would take it over `shard_tokens`; a longer document has one of its own.
-    """
+    shares: list[mixture.Share]
+    matcher: mixture.Matcher
+    seed: int
+    left_out: Counter[str]
+    by_name: dict[str, int] = field(init=False)
 
-    def __init__(self, folder: Path, dtype: str, shard_tokens: int) -> None:
-        self.folder, self.shard_tokens = folder, shard_tokens
-        self.dtype = np.dtype(dtype).newbyteorder("<")
-        self.shards: list[dict[str, int]] = []
-        self._file: IO[bytes] | None = None
-        self._ends: list[int] = []
+    def __post_init__(self) -> None:
+        self.by_name = {share.source: i for i, share in enumerate(self.shares)}
 
-    def __enter__(self) -> "ShardWriter":
-        return self
+    def place(self, document: Document) -> tuple[int, int] | None:
+        """The number of the document's share and its key; None where the first pass leaves it out."""
+        name = self.matcher(document.source)
+        if name is None:
+            return None
+        number, key = self.by_name[name], mixture.key(document.id, self.seed)
+        return (number, key) if self.shares[number].takes(key, 0) else None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._close()
-
-    def add(self, ids: npt.NDArray[np.unsignedinteger]) -> None:
-        """Append one document; `ids` is (tokens,)."""
-        filled = self._ends[-1] if self._ends else 0
-        if self._file is not None and filled + len(ids) > self.shard_tokens:
-            self._close()
-            filled = 0
-        if self._file is None:
-            self._file = open(self.folder / f"{len(self.shards):05d}.tokens", "wb")  # noqa: SIM115 - closed by _close
-        self._file.write(ids.astype(self.dtype).tobytes())
-        self._ends.append(filled + len(ids))
-
-    def _close(self) -> None:
-        if self._file is None:
-            return
-        self._file.close()
-        self._file = None
-        ends = np.asarray(self._ends, dtype="<u8")
-        (self.folder / f"{len(self.shards):05d}.ends").write_bytes(ends.tobytes())
-        self.shards.append({"tokens": int(ends[-1]), "documents": len(ends)})
-        self._ends = []
+    def wrote(self, number: int, tokens: int) -> None:
+        became = self.shares[number].became
+        became["documents"] = became.get("documents", 0) + 1
+        became["tokens"] = became.get("tokens", 0) + tokens
 
 
 def run(stage: Stage) -> Result:
-    """Encode every training document of the corpus."""
     job = stage.job_as(TokensJob)
     folder = stage.input("tokenizer")
+    check(job.stage.mixture)
+    if job.stage.from_megatron:
+        return _from_megatron(stage, job.stage, folder)
     tokenizer = load(folder)
-    bos, eos = token_id(tokenizer, "<bos>"), token_id(tokenizer, "<eos>")
-    vocab_size = tokenizer.get_vocab_size()
-    dtype = "uint16" if vocab_size <= 1 << 16 else "uint32"
-    progress = Progress(stage, "documents")
-    done = size = 0
-    with ShardWriter(stage.out, dtype, job.stage.shard_tokens) as writer:
-        for texts in batches(documents(stage.input("corpus"), "train")):
-            for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
-                writer.add(np.asarray([bos, *encoding.ids, eos], dtype=dtype))
-            done += len(texts)
-            size += sum(len(text.encode()) for text in texts)
-            progress.update(done)
-    if not done:
+    around = marks(folder, tokenizer)
+    encoder = Encoder(tokenizer, around)
+    blend = _plan(stage, job.stage, encoder)
+    counts = {"bytes": 0, "text_tokens": 0}
+    with ExitStack() as stack:
+        writer = stack.enter_context(ShardWriter(stage.out, encoder.dtype.name, job.stage.shard_tokens))
+        copy = stack.enter_context(_megatron(stage, encoder)) if job.stage.megatron else None
+        written = stack.enter_context(open(stage.work_dir / "written", "w+b"))
+        for document, ids, share, key in _first_pass(stage, encoder, blend):
+            _add(ids, writer, copy)
+            counts["bytes"] += len(document.text.encode())
+            counts["text_tokens"] += len(ids) - encoder.marks_per_document
+            if blend:
+                blend.wrote(share, len(ids))
+                written.write(np.array([(share, key)], _WRITTEN).tobytes())
+        if blend:
+            _later_passes(blend, writer, copy, written)
+    (stage.work_dir / "written").unlink()
+    if not writer.documents:
         raise InputError(f"{stage.input('corpus')} has no training documents; loosen the corpus's filter")
-    total = sum(shard["tokens"] for shard in writer.shards)
-    index = {
-        "dtype": dtype,
-        "vocab_size": vocab_size,
-        "bos_token_id": bos,
-        "eos_token_id": eos,
-        "tokenizer_sha256": sha256_file(folder / "tokenizer.json"),
-        "total_tokens": total,
-        "documents": done,
-        "shards": writer.shards,
+    start = around.end if around.start is None else around.start
+    writer.write_index(
+        vocab_size=encoder.vocab_size,
+        bos=start,
+        eos=around.end,
+        tokenizer_sha256=sha256_file(folder / "tokenizer.json"),
+    )
+    return _result(stage, writer, counts, blend)
+
+
+def _plan(stage: Stage, config: TokensStage, encoder: Encoder) -> _Blend | None:
+    """The plan, printed and written down before anything is tokenized; None where every document goes once."""
+    if is_plain(config.mixture):
+        return None
+    survey = mixture.Survey(weights(config.mixture), config.mixture.seed)
+    progress = Progress(stage, "documents surveyed")
+    for number, document in enumerate(documents(stage.input("corpus"), "train"), 1):
+        survey.add(document)
+        progress.update(number)
+
+    def count(texts: list[str]) -> int:
+        return sum(len(e) for e in encoder.tokenizer.encode_batch_fast(texts, add_special_tokens=False))
+
+    shares = mixture.plan(config.mixture, survey, count, encoder.marks_per_document)
+    print(mixture.table(shares, survey.left_out), flush=True)
+    write_json(stage.out / "mixture.json", mixture.record(shares, survey.left_out))
+    return _Blend(shares, survey.matcher, config.mixture.seed, survey.left_out)
+
+
+def _first_pass(stage: Stage, encoder: Encoder, blend: _Blend | None) -> Iterator[tuple[Document, Ids, int, int]]:
+    """Each document that goes into the first epoch, its ids, its share and key."""
+    places: deque[tuple[int, int]] = deque()  # of the documents that are being encoded
+
+    def wanted() -> Iterator[Document]:
+        for document in documents(stage.input("corpus"), "train"):
+            place = blend.place(document) if blend else (0, 0)
+            if place is not None:
+                places.append(place)
+                yield document
+
+    progress = Progress(stage, "documents")
+    for number, (document, ids) in enumerate(encoder(wanted()), 1):
+        share, key = places.popleft()
+        yield document, ids, share, key
+        progress.update(number)
+
+
+def _later_passes(blend: _Blend, writer: ShardWriter, copy: "megatron.Writer | None", written: IO[bytes]) -> None:
+    """The second epoch and those after it, copied from the first: nothing is tokenized twice."""
+    writer.close_shard()
+    written.flush()
+    first = len(writer.shards)
+    for epoch in range(1, max(int(np.ceil(share.epochs)) for share in blend.shares)):
+        written.seek(0)
+        for number in range(first):
+            ids, ends = writer.shard(number)
+            places = np.frombuffer(written.read(len(ends) * _WRITTEN.itemsize), _WRITTEN)
+            start = 0
+            for end, share, key in zip(ends.tolist(), places["share"].tolist(), places["key"].tolist(), strict=True):
+                if blend.shares[share].takes(key, epoch):
+                    _add(ids[start:end], writer, copy)
+                    blend.wrote(share, end - start)
+                start = end
+
+
+def _add(ids: Ids, writer: ShardWriter, copy: "megatron.Writer | None") -> None:
+    writer.add(ids)
+    if copy is not None:
+        copy.add(ids)
+
+
+def _megatron(stage: Stage, encoder: Encoder) -> megatron.Writer:
+    return megatron.Writer(stage.out / MEGATRON_PREFIX, encoder.dtype)
+
+
+def _result(stage: Stage, writer: ShardWriter, counts: dict[str, int], blend: _Blend | None) -> Result:
+    found: dict[str, Any] = {
+        "tokens": writer.tokens,
+        "documents": writer.documents,
+        "shards": len(writer.shards),
+        "bytes": counts["bytes"],
     }
-    write_json(stage.out / "index.json", index)
+    if blend:
+        write_json(stage.out / "mixture.json", mixture.record(blend.shares, blend.left_out))
+        found["mixture"] = {
+            share.source: {"wanted": share.wanted, **share.became, "available": share.available}
+            for share in blend.shares
+        }
+        print(mixture.table(blend.shares, blend.left_out), flush=True)
+    tokens = counts["text_tokens"]
     return Result(
-        counts={"tokens": total, "documents": done, "shards": len(writer.shards), "bytes": size},
-        metrics={"bytes_per_token": round(size / (total - 2 * done), 4) if total > 2 * done else None},
+        counts=found,
+        metrics={"bytes_per_token": round(counts["bytes"] / tokens, 4) if tokens else None},
         numerics={"tokenizers": tokenizers.__version__},
+    )
+
+
+def _from_megatron(stage: Stage, config: TokensStage, folder: Path) -> Result:
+    if not is_plain(config.mixture):
+        raise ConfigError("stages.tokens.mixture needs a corpus's sources; from_megatron takes datasets as they are")
+    given = {Path(path) for path in config.from_megatron}
+    datasets = [path for path in given if path.suffix == ".bin"]
+    if given != {file for path in datasets for file in (path, path.with_suffix(".idx"))}:
+        raise ConfigError(
+            f"stages.tokens.from_megatron={config.from_megatron}: expected PREFIX.bin and PREFIX.idx of each dataset, "
+            "since the content of both is what the tokens are known by; e.g. stages.tokens.from_megatron='PREFIX.*'"
+        )
+    writer = megatron.convert(datasets, stage.out, folder, config.shard_tokens)
+    return Result(
+        counts={"tokens": writer.tokens, "documents": writer.documents, "shards": len(writer.shards)},
+        metrics={},
+        numerics={},
     )

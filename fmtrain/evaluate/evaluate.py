@@ -23,6 +23,7 @@ from fmtrain.evaluate.inputs import (
     PairText,
     SftText,
     by_hash,
+    funnel,
     heldout_documents,
     limit_a_kind,
     pair_texts,
@@ -100,6 +101,7 @@ def run(stage: Stage) -> Result:
         settings={"seed": job.seed, "beta": job.beta, **_settings(job.stage)},
     )
     data = read_data(stage, job.stage, tasks, found)
+    found.funnel = funnel(stage.input("corpus")) if "corpus" in stage.inputs else []
     total = len(present) * (sum(d.bytes for d in data.documents) + ROW_BYTES * (len(data.sft) + 2 * len(data.pairs)))
     bootstrap = Bootstrap(job.stage.bootstrap, job.seed)
     work = Work(job.stage, bootstrap, data, found, Progress(stage, "bytes scored", total or None))

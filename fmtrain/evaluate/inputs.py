@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 
 from fmtrain.data.rows import read_jsonl
 from fmtrain.errors import InputError, StoreError
+from fmtrain.evaluate.records import FunnelLevel
 from fmtrain.run.storage import read_json
 
 T = TypeVar("T")
@@ -77,6 +78,15 @@ def heldout_documents(corpus: Path, max_bytes: int | None) -> list[Document]:
                 left -= document.bytes
         found = kept
     return sorted(found, key=lambda d: d.id)
+
+
+def funnel(corpus: Path) -> list[FunnelLevel]:
+    """What was left of the corpus's input after each of its rules, from its card; empty where it has none."""
+    if not (corpus / "card.json").is_file():
+        return []
+    card = read_json(corpus / "card.json")
+    first = FunnelLevel("read", card["documents"], card["bytes"])
+    return [first, *(FunnelLevel(x["name"], x["documents_out"], x["bytes_out"]) for x in card["levels"])]
 
 
 def sft_texts(examples: Path) -> dict[str, SftText]:

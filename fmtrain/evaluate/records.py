@@ -122,6 +122,15 @@ class Curve:
     values: list[float]
 
 
+@dataclass(frozen=True)
+class FunnelLevel:
+    """What was left of the corpus's input after one rule: documents, and bytes of text."""
+
+    name: str
+    documents: int
+    bytes: int
+
+
 @dataclass
 class Evaluation:
     """Everything the report shows; lists are empty where an input was missing, and `notes` says which."""
@@ -140,6 +149,7 @@ class Evaluation:
     verdicts: list[Verdict] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
+    funnel: list[FunnelLevel] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     format: int = FORMAT
@@ -164,6 +174,7 @@ def read(folder: Path) -> Evaluation:
         "verdicts": [Verdict(**_estimates(r, "difference")) for r in data["verdicts"]],
         "samples": [Sample(**r) for r in data["samples"]],
         "curves": [Curve(**r) for r in data["curves"]],
+        "funnel": [FunnelLevel(**r) for r in data.get("funnel", [])],
     }
     return Evaluation(**{**data, **rows})
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fmtrain.run.remote import is_url
 from fmtrain.run.storage import read_json, write_json
 from fmtrain.schema.load import load
 
@@ -18,11 +19,18 @@ T = TypeVar("T")
 
 @dataclass
 class Source:
-    """An input file: where it lies, its name in the fingerprint, its SHA-256."""
+    """An input file: where it lies (a path or a URL), and what it is known by (see fmtrain.run.sources)."""
 
     path: str
     name: str
-    sha256: str
+    size: int  # bytes
+    stamp: str  # of its content, or of its ends and its last change
+    sha256: str  # of all its bytes; "" where that is not known before it is read
+
+    @property
+    def identity(self) -> list[str | int]:
+        """What it contributes to a fingerprint."""
+        return [self.name, self.size, self.sha256 or self.stamp]
 
 
 @dataclass
@@ -62,14 +70,14 @@ class Stage:
 
 
 def write_stage(folder: Path, stage: Stage) -> None:
-    """Freeze `stage` into `folder/stage.json`."""
+    """Freeze `stage` into `folder/stage.json`; URLs stay as they are."""
     folder.mkdir(parents=True, exist_ok=True)
     folder = folder.resolve()
     data = asdict(stage)
     del data["folder"]
 
     def relative(path: str) -> str:
-        return os.path.relpath(os.path.realpath(path), folder)
+        return path if is_url(path) else os.path.relpath(os.path.realpath(path), folder)
 
     data["inputs"] = {role: relative(path) for role, path in stage.inputs.items()}
     data["sources"] = [{**source, "path": relative(source["path"])} for source in data["sources"]]
@@ -82,7 +90,7 @@ def read_stage(folder: Path) -> Stage:
     stage = read_json(folder / FILE)
 
     def absolute(path: str) -> str:
-        return os.path.normpath(folder / path)
+        return path if is_url(path) else os.path.normpath(folder / path)
 
     stage["inputs"] = {role: absolute(path) for role, path in stage["inputs"].items()}
     stage["sources"] = [Source(**{**source, "path": absolute(source["path"])}) for source in stage["sources"]]

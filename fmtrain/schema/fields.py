@@ -19,3 +19,25 @@ def outside(default: Any) -> Any:
 def items(*values: Any) -> Any:
     """A list field that belongs to the identity."""
     return dataclasses.field(default_factory=lambda: list(values))
+
+
+def file() -> Any:
+    """An optional path of a file whose content, not whose path, belongs to the identity (see `referenced`)."""
+    return dataclasses.field(default=None, metadata={"identity": False, "file": True})
+
+
+def files() -> Any:
+    """Paths, globs or URLs of files whose content, not whose paths, belongs to the identity (see `referenced`)."""
+    return dataclasses.field(default_factory=list, metadata={"identity": False, "file": True})
+
+
+def referenced(config: Any, prefix: str = "") -> dict[str, list[str]]:
+    """Every path that the `file` and `files` fields under a dataclass hold: dotted field -> paths as given."""
+    found: dict[str, list[str]] = {}
+    for f in dataclasses.fields(config):
+        value, key = getattr(config, f.name), f"{prefix}{f.name}"
+        if f.metadata.get("file") and value:
+            found[key] = [value] if isinstance(value, str) else list(value)
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            found |= referenced(value, f"{key}.")
+    return found

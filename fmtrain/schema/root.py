@@ -6,7 +6,10 @@ from fmtrain.schema import corpus as c
 from fmtrain.schema import evaluation as e
 from fmtrain.schema import launch as l
 from fmtrain.schema import training as t
-from fmtrain.schema.fields import MISSING
+from fmtrain.schema.dedup import Dedup
+from fmtrain.schema.fields import MISSING, outside
+from fmtrain.schema.rules import Filter
+from fmtrain.schema.sources import Data, Hub, Local, Rows, Stdlib
 
 
 @dataclass
@@ -30,9 +33,10 @@ class Root:
     recipe: str = MISSING
     store: str = "./store"
     seed: int = 1
-    data: c.Data = field(default_factory=c.Data)
-    filter: c.Filter = field(default_factory=c.Filter)
-    dedup: c.Dedup = field(default_factory=c.Dedup)
+    plugins: list[str] = outside([])  # modules that register rules and readers; what they are is in CorpusJob.plugins
+    data: Data = field(default_factory=Data)
+    filter: Filter = field(default_factory=Filter)
+    dedup: Dedup = field(default_factory=Dedup)
     tokenizer: c.Tokenizer = field(default_factory=c.Tokenizer)
     model: t.Model = field(default_factory=t.Model)
     checkpoint: t.Checkpoint = field(default_factory=t.Checkpoint)
@@ -42,10 +46,10 @@ class Root:
 
 # base class -> name -> the class whose fields that name has. The names are the Hydra options' `name` values.
 KINDS: dict[type, dict[str, type]] = {
-    c.Data: {"stdlib": c.Stdlib, "local": c.Local, "rows": c.Rows},
-    c.Filter: {"none": c.NoFilter, "code": c.CodeFilter, "gopher": c.GopherFilter},
-    c.Dedup: {"none": c.NoDedup, "exact": c.ExactDedup, "minhash": c.MinhashDedup},
-    c.Tokenizer: {"bpe": c.Bpe},
+    Data: {"stdlib": Stdlib, "local": Local, "hub": Hub, "rows": Rows},
+    Filter: dict.fromkeys(("none", "code", "gopher", "c4", "fineweb"), Filter),
+    Dedup: dict.fromkeys(("none", "exact", "minhash", "web"), Dedup),
+    c.Tokenizer: {"bpe": c.Bpe, "unigram": c.Unigram, "wordpiece": c.WordPiece, "hf": c.Existing},
     t.Model: {"llama": t.Llama, "bert": t.Bert, "hf": t.HuggingFace},
     t.Objective: {"clm": t.Clm, "mlm": t.Mlm, "sft": t.Sft, "dpo": t.Dpo},
     t.Optim: {"adamw": t.AdamW},

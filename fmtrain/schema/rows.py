@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from fmtrain.schema.corpus import Rows
+from fmtrain.schema.sources import Rows
 
 Form = Literal["messages", "prompt_completion", "preference"]
 

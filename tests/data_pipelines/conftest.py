@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+import zstandard
 
-from fmtrain.run.stage import Source, Stage, read_stage, write_stage
-from fmtrain.run.storage import fresh_dir, sha256_file
+from fmtrain.run.sources import identify
+from fmtrain.run.stage import Stage, read_stage, write_stage
+from fmtrain.run.storage import fresh_dir
 from fmtrain.run.worker import Result
 from fmtrain.schema.corpus import CorpusJob
 from fmtrain.schema.load import dump
@@ -32,6 +35,14 @@ _RAY_ENV = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+
+
+def unpacked(path: Path) -> bytes:
+    if path.suffix == ".gz":
+        return gzip.decompress(path.read_bytes())
+    with zstandard.open(path, "rb") as f:
+        content: bytes = f.read()
+    return content
 
 
 @dataclass
@@ -60,8 +71,12 @@ class CorpusRun:
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """Decoded lines of all files of the artifact whose name begins with `name`."""
-        files = sorted(p for p in self.out.rglob("*.gz") if p.relative_to(self.out).as_posix().startswith(name))
-        return [json.loads(line) for p in files for line in gzip.decompress(p.read_bytes()).splitlines()]
+        files = sorted(p for p in self.out.rglob("*.*") if p.relative_to(self.out).as_posix().startswith(name))
+        return [json.loads(line) for p in files for line in unpacked(p).splitlines()]
+
+    def ledger(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = pq.read_table(self.out / "ledger.parquet").to_pylist()
+        return rows
 
     def ids(self, name: str) -> list[str]:
         return [row["id"] for row in self.rows(name)]
@@ -75,13 +90,22 @@ def make_corpus(tmp_path: Path) -> Any:
     """(job, files, root, tasks, executor) -> a CorpusRun that stands ready; files are named relative to root."""
 
     def make(
-        job: CorpusJob, files: list[Path], root: Path, tasks: int = 2, executor: str = "inline", name: str = "run"
+        job: CorpusJob,
+        files: list[Path],
+        root: Path,
+        tasks: int = 2,
+        executor: str = "inline",
+        name: str = "run",
+        earlier: Path | None = None,
     ) -> CorpusRun:
-        sources = [Source(str(p), p.relative_to(root).as_posix(), sha256_file(p)) for p in files]
+        sources = [identify(str(p), p.relative_to(root).as_posix()) for p in files]
+        inputs = {} if earlier is None else {"earlier": str(earlier)}
         folder = tmp_path / name / "stage"
         resources = {"ranks": 1, "tasks": tasks, "executor": executor}
         work = str(tmp_path / name / "work")
-        write_stage(folder, Stage("corpus", "corpus", "corpus", "f", "r", dump(job), {}, {}, sources, work, resources))
+        write_stage(
+            folder, Stage("corpus", "corpus", "corpus", "f", "r", dump(job), inputs, {}, sources, work, resources)
+        )
         return CorpusRun(folder)
 
     return make

@@ -16,10 +16,11 @@ import pytest
 
 from data_pipelines.corpus_reader import Document
 from data_pipelines.stages import tokenizer
-from fmtrain.run.stage import Source, Stage
-from fmtrain.run.storage import fresh_dir, sha256_file
+from fmtrain.run.sources import identify
+from fmtrain.run.stage import Stage
+from fmtrain.run.storage import fresh_dir
 from fmtrain.run.worker import Result
-from fmtrain.schema.corpus import Bpe, TokenizerJob
+from fmtrain.schema.corpus import Bpe, TokenizerJob, Unigram, WordPiece
 from fmtrain.schema.load import dump
 
 MODULES = ("json", "html", "http", "logging", "email", "dataclasses.py", "argparse.py", "textwrap.py", "random.py")
@@ -89,7 +90,7 @@ def run_stage(
         job=dump(job),
         inputs={role: str(path) for role, path in (inputs or {}).items()},
         refs={},
-        sources=[Source(str(p), p.name, sha256_file(p)) for p in sources],
+        sources=[identify(str(p), p.name) for p in sources],
         work=str(folder / "work"),
         resources={"ranks": 1, "tasks": 2, "executor": "inline"},
         folder=folder,
@@ -120,3 +121,14 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> 
     """A tokenizer artifact trained on the corpus: 1,024 tokens."""
     job = TokenizerJob(Bpe(vocab_size=1024))
     return run_stage(tokenizer.run, tmp_path_factory.mktemp("tokenizer"), job, {"corpus": corpus}).out
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> dict[str, Path]:
+    """A tokenizer artifact of each kind, by its name: 600 tokens, learnt from the corpus."""
+    return {
+        config.name: run_stage(
+            tokenizer.run, tmp_path_factory.mktemp(config.name), TokenizerJob(config), {"corpus": corpus}
+        ).out
+        for config in (Bpe(vocab_size=600), Unigram(vocab_size=600), WordPiece(vocab_size=600))
+    }

@@ -12,7 +12,8 @@ import zstandard
 from data_pipelines.corpus_reader import Document
 from data_pipelines.stages import examples
 from fmtrain.errors import InputError
-from fmtrain.schema.corpus import ExamplesJob, ExamplesStage, Rows, Stdlib
+from fmtrain.schema.corpus import ExamplesJob, ExamplesStage
+from fmtrain.schema.sources import Rows, Stdlib
 from tests.data_pipelines import made
 
 modules, corpus, tokenizer_folder = made.modules, made.corpus, made.tokenizer_folder

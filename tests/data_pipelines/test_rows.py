@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipelines.rows import Message, PreferenceRow, SftRow, normalise
-from fmtrain.schema.corpus import Rows
+from fmtrain.schema.sources import Rows
 
 DATA = Rows()
 

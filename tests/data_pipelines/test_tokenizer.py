@@ -7,16 +7,20 @@ import sys
 from pathlib import Path
 
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.corpus_reader import Document
+from data_pipelines.folder import Marks, marks
 from data_pipelines.stages import tokenizer
+from data_pipelines.vocabulary import train
 from fmtrain.errors import ConfigError, InputError
-from fmtrain.schema.corpus import Bpe, TokenizerJob
+from fmtrain.run.storage import sha256_file
+from fmtrain.schema.corpus import Bpe, Existing, TokenizerJob, Unigram, WordPiece
 from tests.data_pipelines import made
 
-modules, corpus, tokenizer_folder = made.modules, made.corpus, made.tokenizer_folder
+modules, corpus, tokenizer_folder, trained = made.modules, made.corpus, made.tokenizer_folder, made.trained
 
 RESERVED = ["<bos>", "<eos>", "<pad>", "<unk>", "<mask>", "<cls>", "<sep>", "<user>", "<assistant>", "<system>"]
 
@@ -55,7 +59,9 @@ def test_the_same_corpus_gives_the_same_files(tmp_path: Path, corpus: Path) -> N
 def test_ties_do_not_depend_on_the_order_of_documents() -> None:
     words = [f"{a}{b}{c}{d}" for a in "abc" for b in "def" for c in "ghi" for d in "jkl"]
     orders = (words, words[::-1], words[40:] + words[:40])
-    made_of = {tokenizer.train(iter([w + " " + w for w in order]), Bpe(vocab_size=330)).to_str() for order in orders}
+    made_of = {
+        train(lambda order=order: (w + " " + w for w in order), Bpe(vocab_size=330)).to_str() for order in orders
+    }
     assert len(made_of) == 1
 
 
@@ -69,8 +75,8 @@ def test_counts(tmp_path: Path, corpus: Path, modules: list[Document]) -> None:
         counts["heldout_bytes"] / counts["heldout_tokens"], abs=1e-3
     )
     assert 2 < ran.result.metrics["bytes_per_token"] < 5
-    assert ran.result.metrics["tokenizer_sha256"] == made.sha256_file(ran.out / "tokenizer.json")
-    assert ran.result.metrics["chat_template_sha256"] == made.sha256_file(ran.out / "chat_template.jinja")
+    assert ran.result.metrics["tokenizer_sha256"] == sha256_file(ran.out / "tokenizer.json")
+    assert ran.result.metrics["chat_template_sha256"] == sha256_file(ran.out / "chat_template.jinja")
 
 
 def test_a_small_corpus_gives_fewer_merges(tmp_path: Path) -> None:
@@ -140,3 +146,157 @@ def test_transformers_loads_the_folder(tmp_path: Path, tokenizer_folder: Path, m
     assert seen["chat"] == "<bos><system> s\n<eos><user><eos>hi\n<eos><assistant>  x <eos>"
     assert seen["prompt"] == "<bos><system> s\n<eos><user><eos>hi\n<eos><assistant>"
     assert "user, assistant or system, not tool" in seen["refused"]
+
+
+# ---------------------------------------------------------------------------------------------- the other kinds
+
+AGAIN = """
+import gzip, json, sys
+from pathlib import Path
+from data_pipelines.corpus_reader import documents
+from data_pipelines.vocabulary import train
+from fmtrain.schema.corpus import Unigram, WordPiece
+texts = [d.text for d in documents(Path(sys.argv[1]), "train")]
+kind = {"unigram": Unigram, "wordpiece": WordPiece}[sys.argv[2]]
+sys.stdout.write(train(lambda: iter(texts[::-1]), kind(vocab_size=600)).to_str(pretty=True))
+"""
+
+
+@pytest.mark.parametrize("kind", ["unigram", "wordpiece"])
+def test_another_process_and_order_give_the_same_tokenizer(trained: dict[str, Path], corpus: Path, kind: str) -> None:
+    """The library's hash maps are seeded anew in each process; what is learnt must not show it."""
+    run = subprocess.run([sys.executable, "-c", AGAIN, str(corpus), kind], capture_output=True, text=True, check=True)
+    assert run.stdout == (trained[kind] / "tokenizer.json").read_text()
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "wordpiece"])
+def test_each_kind_has_the_reserved_tokens_first(trained: dict[str, Path], kind: str) -> None:
+    loaded = tokenizer.load(trained[kind])
+    assert [loaded.id_to_token(i) for i in range(26)] == RESERVED + [f"<spare_{i}>" for i in range(16)]
+    assert loaded.get_vocab_size() == 600 and sorted(loaded.get_vocab().values()) == list(range(600))
+    assert min(loaded.encode("a <eos> <mask><spare_3>").ids) >= (26 if kind != "wordpiece" else 3)
+    ours = marks(trained[kind], loaded)
+    assert (ours.start, ours.end) == (0, 1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.text())
+def test_unigram_gives_any_text_back(trained: dict[str, Path], text: str) -> None:
+    loaded = tokenizer.load(trained["unigram"])
+    assert loaded.decode(loaded.encode(text).ids, skip_special_tokens=False) == text
+
+
+def test_wordpiece_splits_as_bert_does(trained: dict[str, Path]) -> None:
+    loaded = tokenizer.load(trained["wordpiece"])
+    assert loaded.decode(loaded.encode("def  return(self)").ids) == "def return ( self )"
+    assert "##" in "".join(loaded.encode("zyxwv").tokens)
+    assert loaded.encode("a \U0001f600").tokens[-1] == "<unk>"
+    assert loaded.encode("Name").tokens != loaded.encode("name").tokens
+
+
+@pytest.mark.parametrize("kind", ["unigram", "wordpiece"])
+def test_transformers_loads_the_other_kinds(trained: dict[str, Path], kind: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", LOAD, str(trained[kind]), json.dumps("return  self.name <eos>")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    seen = json.loads(run.stdout.splitlines()[-1])
+    assert seen["named"] == list(range(7)) and seen["size"] == 600
+    assert seen["ids"] == tokenizer.load(trained[kind]).encode("return  self.name <eos>").ids
+
+
+def test_an_alphabet_that_leaves_no_room_is_refused(tmp_path: Path, corpus: Path) -> None:
+    for config, message in (
+        (WordPiece(vocab_size=100), r"tokenizer.vocab_size: 100 .* characters \(tokenizer.alphabet limits them\)"),
+        (Unigram(vocab_size=281), "at least 282"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            made.run_stage(tokenizer.run, tmp_path, TokenizerJob(config), {"corpus": corpus})
+
+
+# ---------------------------------------------------------------------------------------------- tokenizer=hf
+
+
+def existing(folder: Path, source: Path, inputs: dict[str, Path] | None = None) -> made.Ran:
+    return made.run_stage(tokenizer.run, folder, TokenizerJob(Existing(path=str(source))), inputs)
+
+
+def change(folder: Path, **values: object) -> None:
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        data = json.loads((folder / name).read_text())
+        kept = {k: v for k, v in {**data, **values}.items() if v is not None}
+        (folder / name).write_text(json.dumps(kept))
+
+
+def test_an_existing_folder_is_taken_as_it_is(tmp_path: Path, tokenizer_folder: Path, corpus: Path) -> None:
+    source = Path(shutil.copytree(tokenizer_folder, tmp_path / "source"))
+    (source / "chat_template.jinja").write_text("{{ messages }}")
+    (source / "config.json").write_text("{}")
+    (source / "model.safetensors").write_bytes(b"weights")
+    ran = existing(tmp_path / "run", source, {"corpus": corpus})
+    names = sorted(p.name for p in ran.out.iterdir())
+    assert names == ["chat_template.jinja", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"]
+    assert all((ran.out / name).read_bytes() == (source / name).read_bytes() for name in names)
+    assert ran.result.counts["chat_template_added"] == 0 and ran.result.counts["special_tokens"]["eos"] == "<eos>"
+    assert 2 < ran.result.metrics["bytes_per_token"] < 5
+    alone = existing(tmp_path / "alone", source)  # without a corpus to measure on
+    assert alone.result.metrics["bytes_per_token"] is None
+
+
+def test_our_chat_template_where_there_is_none(tmp_path: Path, tokenizer_folder: Path) -> None:
+    source = Path(shutil.copytree(tokenizer_folder, tmp_path / "source"))
+    (source / "chat_template.jinja").unlink()
+    ran = existing(tmp_path / "run", source)
+    assert (ran.out / "chat_template.jinja").read_bytes() == (tokenizer_folder / "chat_template.jinja").read_bytes()
+    assert ran.result.counts["chat_template_added"] == 1
+    change(source, chat_template="{{ messages[0] }}")
+    kept = existing(tmp_path / "kept", source)
+    assert not (kept.out / "chat_template.jinja").exists() and kept.result.counts["chat_template_added"] == 0
+
+
+def test_no_template_of_tokens_that_are_not_there(tmp_path: Path, tokenizer_folder: Path) -> None:
+    source = Path(shutil.copytree(tokenizer_folder, tmp_path / "source"))
+    (source / "chat_template.jinja").unlink()
+    text = (source / "tokenizer.json").read_text().replace('"<user>"', '"<|user|>"')
+    (source / "tokenizer.json").write_text(text)
+    ran = existing(tmp_path / "run", source)
+    assert not (ran.out / "chat_template.jinja").exists()
+    assert ran.result.counts["chat_template_added"] == 0 and ran.result.metrics["chat_template_sha256"] is None
+
+
+def test_what_stands_around_a_document(tmp_path: Path, tokenizer_folder: Path) -> None:
+    source = Path(shutil.copytree(tokenizer_folder, tmp_path / "source"))
+    loaded = tokenizer.load(source)
+    change(source, bos_token="<eos>")  # GPT-2: one token for both
+    assert marks(source, loaded) == Marks(None, 1)
+    change(source, bos_token=None, eos_token=None)  # BERT
+    assert marks(source, loaded) == Marks(5, 6)
+    change(source, cls_token=None, eos_token={"content": "<eos>", "__type": "AddedToken"})  # T5
+    assert marks(source, loaded) == Marks(None, 1)
+    change(source, eos_token="</s>")
+    with pytest.raises(ConfigError, match="names '</s>' as eos_token, which tokenizer.json does not have"):
+        existing(tmp_path / "run", source)
+    change(source, eos_token=None, sep_token=None)
+    with pytest.raises(ConfigError, match="no token that ends a document"):
+        existing(tmp_path / "run", source)
+
+
+def test_truncation_and_padding_of_a_folder_are_set_aside(tmp_path: Path, tokenizer_folder: Path) -> None:
+    source = Path(shutil.copytree(tokenizer_folder, tmp_path / "source"))
+    cut = tokenizers.Tokenizer.from_file(str(source / "tokenizer.json"))
+    cut.enable_truncation(4)
+    cut.enable_padding(length=8)
+    cut.save(str(source / "tokenizer.json"))
+    text = "def f(x): return x  # and on and on"
+    loaded = tokenizer.load(existing(tmp_path / "run", source).out)
+    assert loaded.encode(text).ids == tokenizer.load(tokenizer_folder).encode(text).ids
+
+
+def test_a_folder_that_is_no_tokenizer(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("a\n")
+    with pytest.raises(InputError, match="no tokenizer.json there; expected a Hugging Face tokenizer folder"):
+        existing(tmp_path / "run", tmp_path)
+    with pytest.raises(ConfigError, match="tokenizer.path was not given"):
+        made.run_stage(tokenizer.run, tmp_path / "none", TokenizerJob(Existing()))

@@ -1,19 +1,26 @@
 """Token shards: every training document once, whole, in order, and ids that are those of its text."""
 
+import gzip
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from data_pipelines.corpus_reader import Document, batches, documents
+from data_pipelines.encoding import Encoder
+from data_pipelines.folder import load, marks
 from data_pipelines.stages import tokenizer, tokens
+from data_pipelines.token_shards import ShardWriter
 from fmtrain.errors import InputError, StoreError
 from fmtrain.run.storage import sha256_file
-from fmtrain.schema.corpus import TokensJob, TokensStage
+from fmtrain.schema.corpus import Bpe, TokensJob, TokensStage, Unigram, WordPiece
 from tests.data_pipelines import made
 
-modules, corpus, tokenizer_folder = made.modules, made.corpus, made.tokenizer_folder
+modules, corpus, tokenizer_folder, trained = made.modules, made.corpus, made.tokenizer_folder, made.trained
 
 
 def texts_of(ran: made.Ran, folder: Path) -> list[str]:
@@ -66,7 +73,7 @@ def test_the_same_again_is_the_same_bytes(tmp_path: Path, corpus: Path, tokenize
 
 
 def test_a_vocabulary_over_65536_takes_four_bytes(tmp_path: Path) -> None:
-    writer = tokens.ShardWriter(tmp_path, "uint32", 100)
+    writer = ShardWriter(tmp_path, "uint32", 100)
     with writer:
         writer.add(np.asarray([0, 70_000, 1], dtype="uint32"))
     assert np.fromfile(tmp_path / "00000.tokens", dtype="<u4").tolist() == [0, 70_000, 1]
@@ -88,3 +95,52 @@ def test_no_document_and_a_damaged_corpus(tmp_path: Path, tokenizer_folder: Path
     file.write_bytes(file.read_bytes()[:-12])
     with pytest.raises(StoreError, match=f"{file.name} is damaged"):
         made.run_stage(tokens.run, tmp_path, TokensJob(), {"corpus": cut, "tokenizer": tokenizer_folder})
+
+
+def test_shards_carry_their_hashes(tmp_path: Path, corpus: Path, tokenizer_folder: Path) -> None:
+    job = TokensJob(TokensStage(shard_tokens=20_000))
+    ran = made.run_stage(tokens.run, tmp_path, job, {"corpus": corpus, "tokenizer": tokenizer_folder})
+    for i, shard in enumerate(json.loads((ran.out / "index.json").read_text())["shards"]):
+        assert shard["sha256"] == sha256_file(ran.out / f"{i:05d}.tokens")
+        assert shard["ends_sha256"] == sha256_file(ran.out / f"{i:05d}.ends")
+
+
+PIECES = st.lists(
+    st.sampled_from(["word", " ", "\n", "\t", "é中", "'s", "12", "...", "\u00a0", "\x1c", "<eos>"]), max_size=40
+)
+
+
+@pytest.mark.parametrize("config", [Bpe(vocab_size=600), WordPiece(vocab_size=600), Unigram(vocab_size=600)])
+@settings(max_examples=60, deadline=None)
+@given(parts=PIECES, longest=st.integers(1, 12))
+def test_a_long_document_has_the_ids_of_the_whole(
+    trained: dict[str, Path], config: Bpe | WordPiece | Unigram, parts: list[str], longest: int
+) -> None:
+    loaded = load(trained[config.name])
+    document = Document("a", "".join(parts), "g")
+    encoder = Encoder(loaded, marks(trained[config.name], loaded), longest)
+    ((_, ids),) = encoder([document])
+    whole = loaded.encode(document.text, add_special_tokens=False).ids
+    assert ids.tolist() == [0, *whole, 1]
+    assert "".join(encoder.pieces(document)) == document.text
+
+
+def test_zst_and_gz_are_one_corpus_and_a_cut_zst_is_found(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    rows = [
+        json.dumps({"id": str(i), "text": "t" * 3000 * i, "group": "g", "source": "s"}).encode() + b"\n"
+        for i in range(9)
+    ]
+    frame = lambda part: zstandard.compress(b"".join(part))  # noqa: E731
+    whole = frame(rows[:3]) + frame(rows[3:6])  # two frames, as parallel writers leave them
+    (tmp_path / "train/00000.jsonl.zst").write_bytes(whole)
+    (tmp_path / "train/00001.jsonl.gz").write_bytes(gzip.compress(b"".join(rows[6:])))
+    found = list(documents(tmp_path, "train"))
+    assert [d.id for d in found] == [str(i) for i in range(9)]
+    assert {d.source for d in found} == {"s"} and [len(d.text) for d in found] == [3000 * i for i in range(9)]
+    for size in range(len(whole) - 1, 0, -7):
+        if size == len(frame(rows[:3])):
+            continue
+        (tmp_path / "train/00000.jsonl.zst").write_bytes(whole[:size])
+        with pytest.raises(StoreError, match="00000.jsonl.zst is damaged"):
+            list(documents(tmp_path, "train"))

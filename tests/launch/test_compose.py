@@ -38,7 +38,9 @@ def test_every_option_composes_and_passes_its_schema(group: str, option: str) ->
         else group
     )
     overrides = [f"{slot}={option}"]
-    if option == "hf":
+    if option == "hub":
+        overrides += ["data.path=/nowhere"]
+    elif (group, option) == ("model", "hf"):
         overrides += HF
     if option in ("mlm", "sft", "dpo") or group == "model" and option.startswith("bert"):
         with pytest.raises(ConfigError, match="bert|random weights|packing"):  # composes; the pair does not fit

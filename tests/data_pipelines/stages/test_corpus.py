@@ -1,5 +1,6 @@
-"""The stage `corpus` from end to end, on planted documents and on the standard library."""
+"""The corpus stage end to end, on planted documents and on the standard library."""
 
+import base64
 import gzip
 import json
 import random
@@ -14,18 +15,17 @@ import pytest
 from data_pipelines.sources import is_heldout
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.run.storage import read_json
-from fmtrain.schema.corpus import (
-    CodeFilter,
-    CorpusJob,
-    ExactDedup,
-    Local,
-    MinhashDedup,
-    NoDedup,
-    NoFilter,
-    Rows,
-    Stdlib,
-)
+from fmtrain.schema.corpus import CorpusJob, CorpusStage
+from fmtrain.schema.dedup import Dedup
+from fmtrain.schema.rules import Filter
+from fmtrain.schema.sources import Local, Rows, Stdlib
 
+MINHASH, EXACT, NONE = (
+    Dedup("minhash", ["exact", "minhash"]),
+    Dedup("exact", ["exact"]),
+    Dedup("none", []),
+)
+NO_RULES, CODE = Filter("none", []), Filter("code", ["code"])
 STDLIB = Path(sysconfig.get_paths()["stdlib"])
 HELD = [f"h{i}" for i in range(200) if is_heldout(f"h{i}", 20)]
 TRAIN = [f"t{i}" for i in range(200) if not is_heldout(f"t{i}", 20)]
@@ -71,79 +71,115 @@ def planted() -> list[tuple[str, str]]:
 
 
 def job(**parts: Any) -> CorpusJob:
-    return CorpusJob(**{"seed": 1, "data": Local(), "filter": NoFilter(), "dedup": MinhashDedup(), **parts})
+    return CorpusJob(**{"seed": 1, "data": Local(), "filter": NO_RULES, "dedup": MINHASH, **parts})
 
 
 def test_planted_copies(make_corpus: Any, tmp_path: Path) -> None:
     documents = planted()
     run = make_corpus(job(), [write(tmp_path / "a.jsonl.gz", documents)], tmp_path)
     counts = run.run().counts
-    gone = {row["id"]: (row["reason"], row["duplicate_of"]) for row in run.rows("dropped")}
+    gone = {row["id"]: (row["rule"], row["kept"]) for row in run.ledger()}
     near_held = sorted([HELD[0], HELD[6]], key=lambda i: (-len(dict(documents)[i].encode()), i))
+    kept_exact = next(i for i in (TRAIN[0], TRAIN[40], TRAIN[41]) if i not in gone)
+    exact = {TRAIN[0], TRAIN[40], TRAIN[41]} - {kept_exact}
     assert gone == {
-        TRAIN[40]: ("exact_duplicate", TRAIN[0]),
-        TRAIN[41]: ("exact_duplicate", TRAIN[0]),
-        TRAIN[1]: ("near_duplicate", TRAIN[42]),
-        HELD[4]: ("heldout_near_duplicate", TRAIN[2]),
-        HELD[5]: ("heldout_near_duplicate", TRAIN[3]),
-        near_held[1]: ("near_duplicate", near_held[0]),
+        **{i: ("dedup.exact", kept_exact) for i in exact},
+        TRAIN[1]: ("dedup.minhash", TRAIN[42]),
+        HELD[4]: ("dedup.minhash", TRAIN[2]),
+        HELD[5]: ("dedup.exact", TRAIN[3]),
+        near_held[1]: ("dedup.minhash", near_held[0]),
     }
-    assert counts["heldout_near_duplicates"] == 2 and counts["read"] == len(documents)
+    assert counts["heldout_copies"] == 2 and counts["read"] == len(documents)
     assert counts["train_documents"] == len(run.rows("train")) == 30
     assert counts["heldout_documents"] == len(run.rows("heldout")) == 4
     assert counts["train_bytes"] == sum(len(r["text"].encode()) for r in run.rows("train"))
-    assert counts["read"] == counts["train_documents"] + counts["heldout_documents"] + sum(counts["dropped"].values())
-    assert run.ids("train") == sorted(run.ids("train")) and set(run.rows("train")[0]) == {"id", "text", "group"}
+    assert counts["read"] == counts["kept"] + sum(counts["dropped"].values()) + counts["quarantined"]
+    order = [i for i, _ in documents]
+    assert run.ids("train") == sorted(run.ids("train"), key=order.index)
+    assert set(run.rows("train")[0]) == {"id", "text", "group", "source"}
+    near = next(row for row in run.ledger() if row["id"] == TRAIN[1])
+    assert 0.9 < near["value"] < 1 and near["file"] == "a.jsonl.gz"
 
 
-def test_result_is_independent_of_tasks_and_files(make_corpus: Any, tmp_path: Path) -> None:
-    documents = planted()
+def test_the_number_of_tasks_changes_no_byte(make_corpus: Any, tmp_path: Path) -> None:
+    documents = planted() * 2
+    paths = [write(tmp_path / f"{n}.jsonl.gz", documents[n::3]) for n in range(3)]
     results = []
-    for tasks, files in ((1, 1), (2, 3), (5, 2), (3, 7)):
-        random.Random(tasks).shuffle(documents)
-        root = tmp_path / f"{tasks}"
-        paths = [write(root / f"{n}.jsonl.gz", documents[n::files]) for n in range(files)]
-        run = make_corpus(job(), paths[::-1], root, tasks=tasks, name=f"run{tasks}")
+    for tasks in (1, 2, 5):
+        run = make_corpus(job(), paths[:: -1 if tasks == 2 else 1], tmp_path, tasks=tasks, name=f"run{tasks}")
         run.run()
-        results.append(run.files())
+        results.append({k: v for k, v in run.files().items() if not k.startswith("inputs")})
     assert all(result == results[0] for result in results[1:])
+
+
+def test_order_and_split_of_files_change_no_document(make_corpus: Any, tmp_path: Path) -> None:
+    documents = planted()
+    kept = []
+    for tasks, files in ((1, 1), (2, 3), (3, 7)):
+        random.Random(tasks).shuffle(documents)
+        root = tmp_path / f"{files}"
+        paths = [write(root / f"{n}.jsonl.gz", documents[n::files]) for n in range(files)]
+        run = make_corpus(job(), paths[::-1], root, tasks=tasks, name=f"run{files}")
+        run.run()
+        kept.append({side: sorted((r["id"], r["text"]) for r in run.rows(side)) for side in ("train", "heldout")})
+    assert all(result == kept[0] for result in kept[1:])
 
 
 def test_exact_and_none(make_corpus: Any, tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl.gz", planted())
-    exact = make_corpus(job(dedup=ExactDedup()), [file], tmp_path, name="exact")
-    assert exact.run().counts["dropped"] == {"exact_duplicate": 2, "heldout_near_duplicate": 1}
-    none = make_corpus(job(dedup=NoDedup()), [file], tmp_path, name="none")
-    assert none.run().counts["dropped"] == {} and none.ids("dropped") == []
+    exact = make_corpus(job(dedup=EXACT), [file], tmp_path, name="exact")
+    assert exact.run().counts["dropped"] == {"dedup.exact": 3}
+    none = make_corpus(job(dedup=NONE), [file], tmp_path, name="none")
+    assert none.run().counts["dropped"] == {} and none.ledger() == []
 
 
 def test_repeated_ids_are_told_apart(make_corpus: Any, tmp_path: Path) -> None:
-    documents = [(HELD[0], "held out"), ("a", "one"), ("a", "two"), ("a#2", "three"), ("a", ""), ("b", "four")]
+    documents = [(HELD[0], "held out"), ("a", "one"), ("a", "two"), ("a", ""), ("b", "four"), ("a", "five")]
     run = make_corpus(job(), [write(tmp_path / "x.jsonl.gz", documents)], tmp_path, tasks=3)
     run.run()
     assert {r["id"]: (r["text"], r["group"]) for r in run.rows("train")} == {
-        "a": ("one", "a"), "a#3": ("two", "a"), "a#2": ("three", "a#2"), "b": ("four", "b")
+        "a": ("one", "a"), "a#2": ("two", "a"), "a#3": ("five", "a"), "b": ("four", "b")
     }  # fmt: skip
-    assert run.ids("dropped") == ["a#4"]
+    assert [(r["id"], r["rule"]) for r in run.ledger()] == [("a", "empty.white_space")]
 
 
-def test_unreadable_lines_are_counted_and_named(make_corpus: Any, tmp_path: Path) -> None:
+def test_nothing_held_out(make_corpus: Any, tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl.gz", planted()[:5])
+    run = make_corpus(job(data=Local(heldout_modulus=0)), [file], tmp_path)
+    counts = run.run().counts
+    assert counts["train_documents"] == 5 and counts["heldout_documents"] == 0 and run.rows("heldout") == []
+
+
+def test_what_cannot_be_read_is_quarantined_and_counted(make_corpus: Any, tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl.gz", planted())
     file.write_bytes(file.read_bytes() + gzip.compress(b'{"text": 1}\nnonsense\n'))
-    run = make_corpus(job(), [file], tmp_path)
+    run = make_corpus(job(data=Local(max_bad_fraction=0.1)), [file], tmp_path)
     counts = run.run().counts
-    named = {r["id"]: r["reason"] for r in run.rows("dropped") if r["reason"].startswith("unreadable: ")}
-    assert counts["unreadable"] == counts["dropped"]["unreadable"] == len(named) == 2
-    assert "not a string" in named[f"a.jsonl.gz:{len(planted()) + 1}"]
-    strict = make_corpus(job(data=Local(max_bad_rows=1)), [file], tmp_path, name="strict")
-    with pytest.raises(InputError, match=r"(?s)max_bad_rows=1 .*a\.jsonl\.gz:\d+: .*max_bad_rows=N"):
+    faults = run.rows("quarantine")
+    assert counts["quarantined"] == len(faults) == 2
+    assert [base64.b64decode(f["bytes"]) for f in faults] == [b'{"text": 1}', b"nonsense"]
+    assert {f["reason"] for f in faults} == {"text_not_a_string", "not_json"}
+    assert counts["read"] == counts["kept"] + sum(counts["dropped"].values()) + 2
+    strict = make_corpus(job(), [file], tmp_path, name="strict")
+    with pytest.raises(InputError, match=r"(?s)2 of \d+ records .*max_bad_fraction=0.001 .*a\.jsonl\.gz.*=0.05"):
         strict.run()
+
+
+def test_a_cut_file_gives_what_it_has(make_corpus: Any, tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl.gz", planted())
+    other = write(tmp_path / "b.jsonl.gz", [(f"x{n}", " ".join(words(5000 + n))) for n in range(40)])
+    file.write_bytes(file.read_bytes()[:-20])
+    run = make_corpus(job(data=Local(max_bad_fraction=0.1)), [file, other], tmp_path)
+    counts = run.run().counts
+    assert [f["reason"] for f in run.rows("quarantine")] == ["truncated"]
+    assert {f"x{n}" for n in range(40)} <= {*run.ids("train"), *run.ids("heldout")}
+    assert counts["read"] == counts["kept"] + sum(counts["dropped"].values()) + 1
 
 
 def test_an_empty_side_is_an_error_with_the_account(make_corpus: Any, tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl.gz", planted())
-    with pytest.raises(InputError, match=r"0 are left for training .*code_mean_line \d+.*filter=code now"):
-        make_corpus(job(filter=CodeFilter()), [file], tmp_path).run()
+    with pytest.raises(InputError, match=r"0 are left for training .*code.mean_line \d+.*filter=code now"):
+        make_corpus(job(filter=CODE), [file], tmp_path).run()
     few = write(tmp_path / "b.jsonl.gz", planted()[:5])
     with pytest.raises(InputError, match=r"5 are left for training and 0 held out.*heldout_modulus=20"):
         make_corpus(job(), [few], tmp_path, name="few").run()
@@ -153,23 +189,63 @@ def test_an_empty_side_is_an_error_with_the_account(make_corpus: Any, tmp_path: 
         make_corpus(job(data=Rows()), [file], tmp_path, name="rows").run()
 
 
-def test_a_damaged_file_ends_the_process_with_its_code(make_corpus: Any, tmp_path: Path) -> None:
+def test_a_missing_file_ends_the_process_with_its_code(make_corpus: Any, tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl.gz", planted())
-    file.write_bytes(file.read_bytes()[:-20])
     run = make_corpus(job(), [file], tmp_path)
+    file.unlink()
     process = run.start()
     said = process.communicate(timeout=60)[1]
-    assert process.returncode == 3 and f"{file} is cut short" in said and "Traceback" not in said
-    file.unlink()
-    (run.folder / "error.json").unlink()
-    process = run.start()
-    assert process.communicate(timeout=60) and process.returncode == 3
-    assert read_json(run.folder / "error.json")["message"].startswith(f"{file} cannot be read")
+    assert process.returncode == 3 and "Traceback" not in said
+    assert str(file) in read_json(run.folder / "error.json")["message"]
+
+
+def test_copies_of_an_earlier_corpus_go(make_corpus: Any, tmp_path: Path) -> None:
+    documents = planted()[:20] + planted()[30:34]
+    first = make_corpus(job(), [write(tmp_path / "1.jsonl.gz", documents)], tmp_path, name="first")
+    first.run()
+    new = [(f"n{n}", " ".join(words(7000 + n))) for n in range(60)]
+    again = [("again", documents[3][1]), ("nearly", edited(words(4)))]
+    run = make_corpus(
+        job(), [write(tmp_path / "2.jsonl.gz", [*again, *new])], tmp_path, name="second", earlier=first.out
+    )
+    counts = run.run().counts
+    assert {r["id"]: (r["rule"], r["kept"]) for r in run.ledger()} == {
+        "again": ("dedup.exact", documents[3][0]), "nearly": ("dedup.minhash", documents[4][0])
+    }  # fmt: skip
+    assert counts["read"] == 62 and counts["kept"] == 60
+
+
+def test_dropped_text_is_kept_where_asked(make_corpus: Any, tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl.gz", planted())
+    run = make_corpus(job(stage=CorpusStage(keep_dropped=True)), [file], tmp_path)
+    run.run()
+    assert all(r["text"] == dict(planted())[r["id"]] for r in run.ledger())
+
+
+def test_the_card_adds_up(make_corpus: Any, tmp_path: Path) -> None:
+    rows = [
+        {"id": i, "text": t, "source": "ab"[n % 2], "license": ["MIT", None][n % 2]}
+        for n, (i, t) in enumerate(planted())
+    ]
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = make_corpus(job(), [file], tmp_path)
+    counts = run.run().counts
+    card = read_json(run.out / "card.json")
+    assert set(card["sources"]) == {"a", "b"}
+    assert sum(s["kept"] for s in card["sources"].values()) == counts["kept"]
+    assert sum(s["licenses"].get("MIT", 0) for s in card["sources"].values()) > 0
+    assert card["levels"][-1]["documents_out"] == counts["kept"]
+    shown = (run.out / "card.md").read_text()
+    assert "| a |" in shown and "MIT" in shown and "dedup.exact" in shown and '"n_grams": 5' in shown
+    assert (run.out / "card.html").read_text().count("<rect") == 2 * (2 + len(card["levels"]))
+    inputs = read_json(run.out / "inputs.json")
+    assert len(inputs) == 1 and len(inputs[0]["sha256"]) == 64
 
 
 def test_kill_and_run_again(make_corpus: Any) -> None:
     """kill -9 at several moments of the same work, then to the end: the bytes of an uninterrupted run."""
-    config = job(data=Stdlib(heldout_modulus=5), filter=CodeFilter())
+    config = job(data=Stdlib(heldout_modulus=5), filter=CODE)
     files = stdlib_files("asyncio", "email", "json", "xml", "http", "wsgiref", "logging")
     whole = make_corpus(config, files, STDLIB, tasks=6, name="whole")
     whole.run()
@@ -193,7 +269,7 @@ def test_kill_and_run_again(make_corpus: Any) -> None:
 
 
 def test_ray_gives_the_same_bytes(make_corpus: Any, ray_env: dict[str, str]) -> None:
-    config = job(data=Stdlib(heldout_modulus=5), filter=CodeFilter())
+    config = job(data=Stdlib(heldout_modulus=5), filter=CODE)
     files = stdlib_files("asyncio", "email", "json", "http")
     inline = make_corpus(config, files, STDLIB, tasks=2, name="inline")
     inline.run()
@@ -208,8 +284,8 @@ def test_ray_gives_the_same_bytes(make_corpus: Any, ray_env: dict[str, str]) -> 
 def test_the_standard_library_keeps_its_bytes(make_corpus: Any) -> None:
     data = Stdlib()
     files = sorted(p for p in STDLIB.rglob("*.py") if not set(data.exclude) & set(p.relative_to(STDLIB).parts))
-    run = make_corpus(job(data=data, filter=CodeFilter(), dedup=MinhashDedup()), files, STDLIB, tasks=4)
+    run = make_corpus(job(data=data, filter=CODE), files, STDLIB, tasks=4)
     result = run.run()
     assert result.metrics["kept_byte_share"] >= 0.80
-    assert result.counts["unreadable"] == 0
+    assert result.counts["quarantined"] == 0
     assert {r["group"] for r in run.rows("heldout")}.isdisjoint(r["group"] for r in run.rows("train"))

@@ -5,8 +5,11 @@ from typing import Any
 import pytest
 
 from fmtrain.errors import ConfigError
-from fmtrain.schema.corpus import CodeFilter, CorpusJob, MinhashDedup, Stdlib
+from fmtrain.schema.corpus import CorpusJob
+from fmtrain.schema.dedup import Dedup
 from fmtrain.schema.load import dump, identity, load
+from fmtrain.schema.rules import Filter
+from fmtrain.schema.sources import Stdlib
 from fmtrain.schema.training import AdamW, Cosine, Dpo, TrainJob, TrainStage
 
 
@@ -15,7 +18,9 @@ def train_job() -> TrainJob:
     return TrainJob(seed=1, stage=stage)
 
 
-@pytest.mark.parametrize("job", [train_job(), CorpusJob(1, Stdlib(modules=["json"]), CodeFilter(), MinhashDedup())])
+@pytest.mark.parametrize(
+    "job", [train_job(), CorpusJob(1, Stdlib(modules=["json"]), Filter("code", ["code"]), Dedup("minhash"))]
+)
 def test_round_trip(job: Any) -> None:
     assert load(type(job), dump(job)) == job
 

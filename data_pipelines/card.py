@@ -1,0 +1,106 @@
+"""The data card of a corpus: what a reader needs to trust it or not, as markdown (card.md) and as one page (card.html).
+
+Everything stands in card.json, which the stage writes; this lays it out and computes nothing but shares.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fmtrain.run.storage import write_text
+
+_TOP = 20  # rows of a table that may be long
+_WIDTH = 520.0  # of the funnel's widest bar, in SVG units
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One level of the funnel as the chart has it: widths in SVG units, shares of what was read."""
+
+    name: str
+    documents: int
+    bytes: int
+    document_width: float
+    byte_width: float
+    document_share: float
+    lost: int
+
+
+def write(folder: Path, card: dict[str, Any]) -> None:
+    """card.md and card.html beside the card.json that `card` is."""
+    environment = Environment(
+        loader=PackageLoader("data_pipelines", "."), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"size": size, "percent": percent}
+    facts: dict[str, Any] = {
+        "c": card,
+        "bars": funnel(card),
+        "sources": _largest(card["sources"], "bytes"),
+        "licenses": licenses(card),
+        "languages": _most(card["languages"]),
+        "reasons": [(level["name"], r, n) for level in card["levels"] for r, n in _most(level["reasons"])],
+        "pii": _of_kind(card["counts"], "pii."),
+        "other_counts": {k: n for k, n in sorted(card["counts"].items()) if not k.startswith("pii.")},
+        "contaminated": _most(_of_kind(card["reports"], "decontaminate: ")),
+        "config": json.dumps(_used(card["config"]), indent=1, ensure_ascii=False),
+    }
+    write_text(folder / "card.md", environment.get_template("card.md.jinja").render(facts))
+    environment.autoescape = True
+    write_text(folder / "card.html", environment.get_template("card.html.jinja").render(facts))
+
+
+def funnel(card: dict[str, Any]) -> list[Bar]:
+    """What was read, and what was left after each level."""
+    records, read = max(card["records"], 1), max(card["bytes"], 1)
+    steps = [("records read", card["records"], card["bytes"]), ("readable", card["documents"], card["bytes"])]
+    steps += [(level["name"], level["documents_out"], level["bytes_out"]) for level in card["levels"]]
+    bars, before = [], card["records"]
+    for name, documents, amount in steps:
+        widths = _WIDTH * documents / records, _WIDTH * min(amount / read, 1.0)
+        bars.append(Bar(name, documents, amount, *widths, documents / records, before - documents))
+        before = documents
+    return bars
+
+
+def _used(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration without the settings of rules that were not applied; card.json has those too."""
+    rules = config["filter"]
+    kept = {k: v for k, v in rules.items() if not isinstance(v, dict) or k in rules["rules"]}
+    return {**config, "filter": kept}
+
+
+def licenses(card: dict[str, Any]) -> list[tuple[str, int]]:
+    """Kept documents by licence, over all sources."""
+    found: dict[str, int] = {}
+    for source in card["sources"].values():
+        for name, n in source["licenses"].items():
+            found[name] = found.get(name, 0) + n
+    return _most(found)
+
+
+def _largest(table: dict[str, dict[str, Any]], key: str) -> list[tuple[str, dict[str, Any]]]:
+    return sorted(table.items(), key=lambda item: (-item[1][key], item[0]))[:_TOP]
+
+
+def _most(table: dict[str, int]) -> list[tuple[str, int]]:
+    return sorted(table.items(), key=lambda item: (-item[1], item[0]))[:_TOP]
+
+
+def _of_kind(table: dict[str, int], prefix: str) -> dict[str, int]:
+    return {k.removeprefix(prefix): n for k, n in sorted(table.items()) if k.startswith(prefix)}
+
+
+def size(n: float) -> str:
+    """Bytes in words."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1000
+    return f"{n:.2f} TB"
+
+
+def percent(share: float) -> str:
+    return f"{share:.1%}"

@@ -1,0 +1,93 @@
+"""Files that settings give by path, read whole or line by line: word lists and evaluation rows, plain or compressed.
+
+Small local files that a user chose: a fault in one is an error for the user, never a quarantine. Corpora are read by
+data_pipelines/sources.
+"""
+
+import bz2
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from fmtrain.errors import InputError
+
+ROWS = (".jsonl", ".json", ".txt", ".tsv")  # what `rows` reads, each also with one of PACKED
+PACKED = (".gz", ".bz2", ".zst")
+
+
+def text(path: str | Path) -> str:
+    """The whole file, unpacked by its ending, as UTF-8."""
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            data = gzip.decompress(data)
+        elif path.suffix == ".bz2":
+            data = bz2.decompress(data)
+        elif path.suffix == ".zst":
+            data = zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True).read()
+        return data.decode("utf-8-sig")
+    except (OSError, EOFError, zstandard.ZstdError, UnicodeDecodeError) as e:
+        raise InputError(f"{path}: cannot be read ({e}); expected UTF-8 text, plain or as {', '.join(PACKED)}") from e
+
+
+def entries(path: str | Path) -> list[str]:
+    """The lines of a list, stripped; empty ones and comments (#) left out."""
+    return [line for raw in text(path).splitlines() if (line := raw.strip()) and not line.startswith("#")]
+
+
+def rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
+    """(number from 1, every string) of each row of an evaluation file; the number is the line's, in .json the item's.
+
+    .jsonl and .txt: a row a line. .tsv: the same, its fields apart. .json: a list's items, or its lists' items.
+    """
+    path = Path(path)
+    kind = next((k for k in reversed(path.suffixes) if k not in PACKED), "")
+    if kind not in ROWS:
+        raise InputError(f"{path}: an evaluation file ends in {', '.join(ROWS)}, also with {', '.join(PACKED)}")
+    content = text(path)
+    if kind == ".json":
+        for number, item in enumerate(_items(_parsed(path, 0, content)), 1):
+            yield number, list(strings(item))
+        return
+    for number, line in enumerate(content.split("\n"), 1):
+        if not (line := line.strip()):
+            continue
+        if kind == ".jsonl":
+            yield number, list(strings(_parsed(path, number, line)))
+        else:
+            yield number, line.split("\t") if kind == ".tsv" else [line]
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every string in a JSON value, keys left out."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from strings(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from strings(item)
+
+
+def _items(value: Any) -> Iterator[Any]:
+    if isinstance(value, list):
+        yield from value
+    elif isinstance(value, dict) and any(isinstance(item, list) for item in value.values()):
+        for item in value.values():
+            yield from item if isinstance(item, list) else [item]
+    else:
+        yield value
+
+
+def _parsed(path: Path, number: int, content: str) -> Any:
+    try:
+        return json.loads(content)
+    except json.JSONDecodeError as e:
+        at = f"{path}:{number}" if number else str(path)
+        raise InputError(f"{at}: not JSON ({e}); rows that are plain text belong in a .txt file") from e

@@ -1,0 +1,241 @@
+"""The ledger of a corpus, `ledger.parquet`: a row a document that is not in it, and why; and the questions put to it.
+
+    id, source, file, position    the document and where it was read
+    rule                          RULE.REASON, e.g. gopher_quality.too_few_words, dedup.minhash
+    value, threshold              what the rule measured and its limit, where these are numbers
+    detail                        what it met, where that is a text
+    kept                          of a copy: the id of the document that stays
+    bytes                         of the text; `text` itself where the corpus was made with stages.corpus.keep_dropped
+
+`python -m data_pipelines.ledger CORPUS why ID | sample --rule R` is what `fmtrain corpus` runs. Rows are in the order
+of the input, and are written and read a batch at a time.
+"""
+
+import argparse
+import hashlib
+import heapq
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data_pipelines import corpus_reader
+from data_pipelines.lines import merge_sorted
+from data_pipelines.parts import STEP, Parts
+from data_pipelines.write import Survey, ordered
+from fmtrain.errors import ConfigError, FmtrainError, StoreError
+
+FILE = "ledger.parquet"
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("file", pa.string()),
+        ("position", pa.uint64()),
+        ("rule", pa.string()),
+        ("value", pa.float64()),
+        ("threshold", pa.float64()),
+        ("detail", pa.string()),
+        ("kept", pa.string()),
+        ("bytes", pa.uint64()),
+        ("text", pa.string()),
+    ]
+)
+_BATCH = 5000
+
+
+def write(
+    path: Path, parts: Parts, gone: Path, reasons: Sequence[str], found: Survey, files: list[str], keep_text: bool
+) -> int:
+    """All that was dropped, by rules and as copies, in the order of the input; the number of rows."""
+    names = [f"{rank:05d}.dropped" for rank in range(parts.tasks)]
+    by_rules = ((key, _by_rule(row)) for key, row in merge_sorted(parts.folder / STEP, names))
+    rows = heapq.merge(by_rules, _copies(parts, gone, reasons, found, files, keep_text), key=lambda pair: pair[0])
+    number = 0
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+        for batch in _batches(row for _, row in rows):
+            writer.write_table(pa.Table.from_pylist(batch, schema=SCHEMA))
+            number += len(batch)
+    return number
+
+
+def _by_rule(row: dict[str, Any]) -> dict[str, Any]:
+    """A rule's numbers as numbers, its texts as one detail."""
+    texts = [str(row[k]) for k in ("value", "threshold") if isinstance(row[k], str)]
+    numbers = {k: float(row[k]) for k in ("value", "threshold") if isinstance(row[k], (int, float))}
+    return {**row, "value": None, "threshold": None, **numbers, "detail": ", not ".join(texts) or None}
+
+
+def _copies(
+    parts: Parts, gone: Path, reasons: Sequence[str], found: Survey, files: list[str], keep_text: bool
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    for places, index, verdict in ordered(parts, gone):
+        went = verdict["reason"] != 0
+        places, index, verdict = places[went], index[went], verdict[went]
+        rows = (parts.base[places["rank"]] + places["number"].astype(np.int64)).tolist()
+        keepers = [int(k) for k in verdict["keeper"]]
+        documents, kept = parts.fetch(rows), parts.fetch(keepers)
+        for n, (document, keeper) in enumerate(zip(documents, kept, strict=True)):
+            key = int(places["key"][n])
+            yield (
+                key,
+                {
+                    "id": document["id"],
+                    "source": document["source"],
+                    "file": files[int(index["file"][n])],
+                    "position": int(index["line"][n]),
+                    "rule": reasons[int(verdict["reason"][n])],
+                    "value": float(verdict["value"][n]),
+                    "threshold": None,
+                    "detail": None,
+                    "kept": _final_id(keeper["id"], keepers[n], parts, found),
+                    "bytes": int(index["bytes"][n]),
+                    "text": document["text"] if keep_text else None,
+                },
+            )
+
+
+def _final_id(given: str, row: int, parts: Parts, found: Survey) -> str:
+    """A keeper's id as the corpus has it, where its id was given to another document before it."""
+    if not found.new_ids:
+        return given
+    rank, number = parts.place(row)
+    record = parts.index(rank)[number]
+    new = found.new_ids.get(int(record["file"]) << 44 | int(record["line"]))
+    return given if new is None else f"{given}#{new}"
+
+
+def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def why(corpus: Path, id_: str) -> list[dict[str, Any]]:
+    """The ledger's rows of an id; several where several documents had it."""
+    return [
+        row
+        for batch in _read(corpus)
+        if pc.any(pc.equal(batch["id"], id_)).as_py()
+        for row in batch.filter(pc.equal(batch["id"], id_)).to_pylist()
+    ]
+
+
+def sample(corpus: Path, rule: str, number: int, seed: int) -> list[dict[str, Any]]:
+    """`number` rows whose rule is `rule` or one of its reasons, those that hash lowest: the same for the same seed."""
+    lowest: list[tuple[bytes, int, dict[str, Any]]] = []
+    for batch in _read(corpus):
+        mine = pc.or_(pc.equal(batch["rule"], rule), pc.starts_with(batch["rule"], f"{rule}."))
+        for row in batch.filter(mine).to_pylist():
+            digest = hashlib.sha256(f"{seed}\0{row['file']}\0{row['position']}".encode()).digest()
+            lowest.append((digest, len(lowest), row))
+        lowest = heapq.nsmallest(number, lowest)
+    return [row for _, _, row in lowest]
+
+
+def rules(corpus: Path) -> dict[str, int]:
+    """Every rule of the ledger and its rows."""
+    found: dict[str, int] = {}
+    for batch in _read(corpus, ["rule"]):
+        for pair in pc.value_counts(batch["rule"]).to_pylist():
+            found[pair["values"]] = found.get(pair["values"], 0) + pair["counts"]
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _read(corpus: Path, columns: list[str] | None = None) -> Iterator[Any]:
+    path = corpus / FILE
+    if not path.is_file():
+        raise StoreError(f"{path} is missing: {corpus} is no corpus with a ledger, or was made before there were any")
+    with pq.ParquetFile(path) as file:
+        yield from file.iter_batches(_BATCH, columns=columns)
+
+
+def explain(row: dict[str, Any]) -> str:
+    """A row in words."""
+    said = f"{row['id']}: dropped by {row['rule']}"
+    if row["kept"]:
+        likeness = f", {row['value']:.2f} alike" if row["rule"] == "dedup.minhash" else ""
+        said += f", a copy of {row['kept']}{likeness}"
+    elif row["value"] is not None:
+        said += f": {row['value']:.6g} against {row['threshold']:.6g}" if row["threshold"] is not None else ""
+    if row["detail"]:
+        said += f": {row['detail']}"
+    return f"{said}  ({row['file']}, position {row['position']}, {row['bytes']:,} bytes, source {row['source']})"
+
+
+def _find(corpus: Path, id_: str) -> str | None:
+    """In which side of the corpus a document is."""
+    for side in corpus_reader.SPLITS:
+        if any(document.id == id_ for document in corpus_reader.documents(corpus, side)):
+            return side
+    return None
+
+
+def _why(corpus: Path, id_: str, as_json: bool) -> int:
+    found = why(corpus, id_)
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return 0
+    for row in found:
+        print(explain(row))
+    if not found:
+        side = _find(corpus, id_)
+        if side is None:
+            raise ConfigError(
+                f"no document has the id {id_!r}: it is neither in the corpus nor in its ledger. Ids are the input's, "
+                f"or FILE:POSITION where it has none; what could not be read is in {corpus / 'quarantine.jsonl.gz'}"
+            )
+        print(f"{id_}: kept, in {side}")
+    return 0
+
+
+def _sample(corpus: Path, rule: str | None, number: int, seed: int, as_json: bool) -> int:
+    known = rules(corpus)
+    if rule is None:
+        width = max(map(len, known), default=0)
+        print("\n".join(f"{name:<{width}}  {n:,}" for name, n in known.items()) or "nothing was dropped")
+        return 0
+    if not any(name == rule or name.startswith(f"{rule}.") for name in known):
+        raise ConfigError(f"--rule {rule}: nothing was dropped by it; there are {', '.join(known) or 'no rules'}")
+    for row in sample(corpus, rule, number, seed):
+        print(json.dumps(row) if as_json else explain(row))
+        if row["text"] and not as_json:
+            print("    " + row["text"][:500].replace("\n", "\n    "))
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m data_pipelines.ledger")
+    parser.add_argument("corpus", type=Path, help="the folder of a corpus artifact")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    asked = verbs.add_parser("why")
+    asked.add_argument("id")
+    some = verbs.add_parser("sample")
+    some.add_argument("--rule")
+    some.add_argument("-n", type=int, default=5)
+    some.add_argument("--seed", type=int, default=1)
+    for verb in (asked, some):
+        verb.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    try:
+        if args.verb == "why":
+            return _why(args.corpus, args.id, args.json)
+        return _sample(args.corpus, args.rule, args.n, args.seed, args.json)
+    except FmtrainError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return int(e.exit_code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

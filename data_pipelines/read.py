@@ -1,0 +1,217 @@
+"""The first step of a corpus: read, set the held-out documents apart, apply the rules. What a task leaves on disk:
+
+    RANK.kept.jsonl, RANK.index, RANK.*.run   the documents that passed (parts.py), and their order (write.py)
+    RANK.dropped.*   what a rule dropped, and why        RANK.quarantine.*   what could not be read
+    RANK.account.json   the task's account
+
+Copies are not looked for here. An earlier corpus to deduplicate against passes no rule; its documents are only indexed.
+"""
+
+import base64
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import xxhash
+
+from data_pipelines import corpus_reader, filters, sources
+from data_pipelines.account import Account
+from data_pipelines.dedup import runs
+from data_pipelines.dedup.keys import normalise, normalise_url
+from data_pipelines.document import Document
+from data_pipelines.filters.base import Drop
+from data_pipelines.lines import LinesWriter, order_key
+from data_pipelines.parts import INDEX
+from data_pipelines.schedule import Counts, Task, quiet
+from data_pipelines.sources.records import Fault
+from data_pipelines.write import ORDER
+from fmtrain.errors import InputError
+from fmtrain.run.storage import write_json
+from fmtrain.schema import plugins
+from fmtrain.schema.corpus import CorpusJob
+
+_META = ("url", "date", "license", "language", "score", "title")  # what a document of the artifact may carry
+_PENDING = 4096  # index records written at a time
+_EARLY = 1000  # unreadable records of one task from which it may give up before its end
+
+
+@dataclass(frozen=True)
+class ReadItem:
+    """What one task reads; `files` is the number of each input file. `earlier`: shards of an earlier corpus instead."""
+
+    job: CorpusJob
+    units: list[sources.Unit]
+    files: dict[str, int]
+    earlier: tuple[Path, ...] = ()
+
+
+class _Out:
+    """The files that a task writes."""
+
+    def __init__(self, task: Task, job: CorpusJob, files: ExitStack) -> None:
+        def lines(what: str) -> LinesWriter:
+            return files.enter_context(LinesWriter(task.scratch, f"{task.rank:05d}.{what}"))
+
+        self.kept, self.dropped, self.quarantine = lines("kept"), lines("dropped"), lines("quarantine")
+        path = task.scratch / f"{task.rank:05d}.index"
+        index: IO[bytes] = files.enter_context(path.open("wb", 1 << 20))
+        self.order = files.enter_context(runs.Writer(task.scratch, f"{task.rank:05d}", ORDER))
+        self.index, self.job, self.rank, self.sources = index, job, task.rank, dict[str, int]()
+        self.number, self.pending = 0, list[tuple[int, bytes]]()
+
+    def keep(self, doc: Document, key: int, *, earlier: bool = False) -> None:
+        """Write a document and its index record."""
+        row = {"id": doc.id, "text": doc.text, "group": doc.group, "source": doc.source}
+        offset, size = self.kept.put(key, row | {k: doc.meta[k] for k in _META if doc.meta.get(k) is not None})
+        text, steps = doc.text.encode(), self.job.dedup.steps
+        record = np.zeros((), INDEX)
+        record["file"], record["line"] = key >> 44, key & ((1 << 44) - 1)
+        record["source"] = self.sources.setdefault(doc.source, len(self.sources))
+        record["offset"], record["size"], record["bytes"] = offset, size, len(text)
+        record["text"] = _halves(text)
+        if "normalised" in steps:
+            record["normal"] = _halves(normalise(doc.text).encode())
+        if "url" in steps and doc.meta.get("url"):
+            record["url"] = xxhash.xxh3_64_intdigest(normalise_url(doc.meta["url"]).encode()) or 1
+        record["id"] = xxhash.xxh3_64_intdigest(doc.id.encode())
+        record["date"], record["score"] = int(doc.meta.get("date") or 0), float(doc.meta.get("score") or 0.0)
+        record["heldout"] = sources.is_heldout(doc.group, self.job.data.heldout_modulus) and not earlier
+        record["earlier"] = earlier
+        self.pending.append((key, record.tobytes()))
+        if len(self.pending) == _PENDING:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the index records that have come together, and where their documents stand in the order of all."""
+        if not self.pending:
+            return
+        self.index.write(b"".join(record for _, record in self.pending))
+        keys = np.array([key for key, _ in self.pending], np.uint64)
+        numbers = np.arange(self.number, self.number + len(keys), dtype=np.uint64)
+        self.order.add(ORDER.make(key=keys, rank=self.rank, number=numbers))
+        self.number += len(keys)
+        self.pending.clear()
+
+    def drop(self, doc: Document, key: int, drop: Drop, size: int, original: str) -> None:
+        row: dict[str, Any] = {
+            "id": doc.id, "source": doc.source, "file": doc.file, "position": doc.line, "rule": drop.rule,
+            "value": drop.value, "threshold": drop.threshold, "bytes": size,
+        }  # fmt: skip
+        if self.job.stage.keep_dropped:
+            row["text"] = original
+        self.dropped.put(key, row)
+
+    def fault(self, fault: Fault, key: int) -> None:
+        self.quarantine.put(
+            key,
+            {
+                "file": fault.file, "line": fault.line, "offset": fault.offset, "reason": fault.reason,
+                "detail": fault.detail, "bytes": base64.b64encode(fault.data).decode(),
+            },
+        )  # fmt: skip
+
+
+def _halves(data: bytes) -> tuple[int, int]:
+    digest = xxhash.xxh3_128_intdigest(data)
+    return digest >> 64, digest & ((1 << 64) - 1)
+
+
+def read_task(task: Task, item: ReadItem) -> Counts:
+    """Read and filter the documents of some units."""
+    quiet()
+    plugins.verify(item.job.plugins)
+    account = Account()
+    with ExitStack() as files:
+        out = _Out(task, item.job, files)
+        if item.earlier:
+            _index_earlier(task, item, out)
+        else:
+            _read(task, item, out, account)
+        out.flush()
+    write_json(task.scratch / f"{task.rank:05d}.sources.json", list(out.sources))
+    write_json(task.scratch / f"{task.rank:05d}.account.json", account.as_json())
+    return {"documents": account.records, "bytes": account.bytes}
+
+
+def _read(task: Task, item: ReadItem, out: _Out, account: Account) -> None:
+    chain = filters.Chain(item.job.filter, account)
+    for record in _records(task, item, account):
+        if isinstance(record, Fault):
+            account.faults[record.reason] += 1
+            out.fault(record, order_key(item.files[record.file], record.offset))
+            _give_up_early(account, record, item.job.data.max_bad_fraction)
+            continue
+        key = order_key(item.files[record.file], record.line)
+        size, original = len(record.text.encode()), record.text
+        account.documents += 1
+        account.bytes += size
+        source = account.source(record.source)
+        source.documents += 1
+        source.bytes += size
+        drop = chain(record, size)
+        account.counts.update(record.counts)
+        if drop is not None:
+            source.dropped += 1
+            out.drop(record, key, drop, size, original)
+            continue
+        if "language" in record.meta:
+            account.languages[str(record.meta["language"])] += 1
+        out.keep(record, key)
+    account.reports.update(chain.reports())
+
+
+def _records(task: Task, item: ReadItem, account: Account) -> Iterator[Document | Fault]:
+    for unit in item.units:
+        for record in sources.read(item.job.data, unit, on_hash=account.hashes.add):
+            account.records += 1
+            task.tick(account.records, account.bytes)
+            yield record
+
+
+def _give_up_early(account: Account, fault: Fault, allowed: float) -> None:
+    """A file of another kind than expected need not be read to its end; the exact share is checked after the step."""
+    bad = account.faults.total()
+    if bad >= _EARLY and bad > 2 * allowed * account.records:
+        raise InputError(
+            too_many(account, allowed, [f"{fault.file} at byte {fault.offset}: {fault.reason}, {fault.detail}"])
+        )
+
+
+def too_many(account: Account, allowed: float, places: list[str]) -> str:
+    """What to say where more records are unreadable than data.max_bad_fraction allows."""
+    reasons = ", ".join(f"{reason} {n}" for reason, n in account.faults.most_common())
+    shown = "\n  ".join(places)
+    share = account.faults.total() / max(account.records, 1)
+    return (
+        f"{account.faults.total()} of {account.records} records cannot be read ({share:.2%}; {reasons}), more than "
+        f"data.max_bad_fraction={allowed} allows:\n  {shown}\nMend the files, leave them out of data.files, or say "
+        f"that so many may be left out: data.max_bad_fraction={_enough(share)}"
+    )
+
+
+def _enough(share: float) -> float:
+    """A round number at least `share`."""
+    return min(1.0, next(n for n in (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0) if n >= share))
+
+
+def _index_earlier(task: Task, item: ReadItem, out: _Out) -> None:
+    """Documents of an earlier corpus: they stay, whatever copies them."""
+    number = 0
+    for shard in item.earlier:
+        for found in corpus_reader.read_shard(shard):
+            out.keep(Document(found.id, found.text, found.group, meta=_of_earlier(found)), number, earlier=True)
+            number += 1
+            task.tick(number)
+
+
+def _of_earlier(found: corpus_reader.Document) -> dict[str, Any]:
+    return {"url": found.url} if found.url else {}
+
+
+def place_of(fault: dict[str, Any]) -> str:
+    """A quarantined record's place and reason, for messages."""
+    line = f" line {fault['line']}," if fault["line"] else ""
+    return f"{fault['file']}{line} at {fault['offset']}: {fault['reason']} {fault['detail']}"

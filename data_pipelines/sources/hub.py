@@ -1,0 +1,70 @@
+"""A Hugging Face dataset through `datasets`, streamed: by its name on the hub, or a folder on this machine.
+
+The planner has resolved what it is: the revision of a name (in the source's path), the files of a folder. Rows are
+numbered within each of the data set's shards, so a document's place does not depend on who reads it. `datasets` is
+imported by the task that reads.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from data_pipelines.document import Document
+from data_pipelines.sources.fields import Fields
+from data_pipelines.sources.records import RAW_BYTES, Fault, OnHash, Unit
+from fmtrain.errors import InputError
+from fmtrain.run.sources import HUB, changed, identify_folder
+from fmtrain.schema.sources import Hub
+
+_ROWS = 1 << 28  # more rows than a shard has: a place is shard * _ROWS + row
+
+
+def read(data: Hub, unit: Unit, on_hash: OnHash) -> Iterator[Document | Fault]:
+    """Every `stride`-th shard where there are enough, else every `stride`-th row of each."""
+    import pyarrow
+    from datasets.exceptions import DatasetGenerationError
+
+    errors = (DatasetGenerationError, pyarrow.ArrowException, UnicodeDecodeError, ValueError, TypeError, OSError)
+    stream, fields = _open(data, unit), Fields(data, unit.source.name)
+    shards = int(stream.num_shards)
+    by_shard = shards >= unit.stride
+    for shard in range(shards):
+        if by_shard and shard % unit.stride != unit.offset:
+            continue
+        row = 0
+        try:
+            for item in stream.shard(num_shards=shards, index=shard):
+                if by_shard or row % unit.stride == unit.offset:
+                    raw = lambda item=item: repr(item).encode()[:RAW_BYTES]  # noqa: E731
+                    yield fields.document(item, 0, shard * _ROWS + row, raw)
+                row += 1
+        except errors as e:
+            if by_shard or unit.offset == 0:
+                detail = f"the rest of shard {shard}: {type(e).__name__}: {_root(e)}"[:300]
+                yield Fault(unit.source.name, 0, shard * _ROWS + row, "damaged", detail)
+    if not unit.source.path.startswith(HUB):
+        now = identify_folder(unit.source.path, unit.source.name)
+        if now.stamp != unit.source.stamp:
+            raise changed(unit.source, "its files are others")
+
+
+def _open(data: Hub, unit: Unit) -> Any:
+    import datasets
+    from huggingface_hub.errors import HfHubHTTPError
+
+    datasets.disable_progress_bars()
+    path, _, revision = unit.source.path.removeprefix(HUB).rpartition("@")
+    if not unit.source.path.startswith(HUB):
+        path, revision = unit.source.path, ""
+    try:
+        return datasets.load_dataset(path, data.config, split=data.split, revision=revision or None, streaming=True)
+    except (OSError, ValueError, HfHubHTTPError, datasets.exceptions.DatasetsError) as e:
+        raise InputError(
+            f"data.path={data.path}: {str(e).splitlines()[0] if str(e) else type(e).__name__}. "
+            f"Check data.config={data.config} and data.split={data.split}; a private data set needs HF_TOKEN"
+        ) from e
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

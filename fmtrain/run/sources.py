@@ -1,0 +1,80 @@
+"""What an input file is known by before it is read, and opening it: shared by the planner and the workers.
+
+A file is its name, its size and its stamp. Up to 2 MiB the stamp says the content alone. Of a larger file it says the
+first and the last MiB and what changes when somebody writes it (the store's etag; on this machine the modification
+time), so that planning 10 TB does not read 10 TB; its full SHA-256 is taken while it is read.
+"""
+
+import hashlib
+import io
+import os
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from fmtrain.errors import InputError
+from fmtrain.run.remote import RemoteFile, describe, is_url
+from fmtrain.run.stage import Source
+from fmtrain.run.storage import sha256_file
+
+HUB = "hf://datasets/"  # a Hugging Face data set by name, as NAME@REVISION behind it
+_MIB = 1 << 20
+
+
+def identify(path: str, name: str, full: bool = False) -> Source:
+    """The file as it is now; its SHA-256 where it is small, or where `full` asks for it."""
+    try:
+        size, mark = describe(path) if is_url(path) else _local(path)
+        with open_input(path) as f:
+            first = _exactly(f, min(size, _MIB))
+            f.seek(max(_MIB, size - _MIB))
+            last = _exactly(f, max(0, min(size - _MIB, _MIB)))
+    except OSError as e:
+        raise InputError(f"{path} cannot be read: {e.strerror}. Check data.files and the permissions") from None
+    small = size <= 2 * _MIB
+    stamp = hashlib.sha256(f"{size}\n".encode() + first + last + (b"" if small else f"\n{mark}".encode())).hexdigest()
+    if small:
+        return Source(path, name, size, stamp, hashlib.sha256(first + last).hexdigest())
+    return Source(path, name, size, stamp, sha256_file(Path(path)) if full else "")
+
+
+def identify_folder(path: str, name: str) -> Source:
+    """A folder by the names and identities of its files; hidden ones do not count."""
+    root = Path(path)
+    files = sorted(
+        p for p in root.rglob("*") if p.is_file() and not any(x.startswith(".") for x in p.relative_to(root).parts)
+    )
+    found = [identify(str(p), p.relative_to(root).as_posix()) for p in files]
+    said = "\n".join("\0".join(map(str, source.identity)) for source in found)
+    return Source(path, name, sum(s.size for s in found), hashlib.sha256(said.encode()).hexdigest(), "")
+
+
+def check_unchanged(source: Source) -> None:
+    """InputError where the file is no longer the one that the run was planned with."""
+    now = identify(source.path, source.name)
+    if (now.size, now.stamp) != (source.size, source.stamp):
+        raise changed(source, f"{now.size} bytes, stamp {now.stamp[:12]}.., planned with {source.size} bytes, stamp "
+                              f"{source.stamp[:12]}..")  # fmt: skip
+
+
+def changed(source: Source, how: str) -> InputError:
+    return InputError(
+        f"{source.path} has changed since this run was planned ({how}). Run the same command again: it plans with the "
+        "file as it is now"
+    )
+
+
+def open_input(path: str) -> BinaryIO:
+    """The file at a path or URL, for reading from any position."""
+    return cast(BinaryIO, io.BufferedReader(RemoteFile(path), _MIB)) if is_url(path) else open(path, "rb")
+
+
+def _local(path: str) -> tuple[int, str]:
+    status = os.stat(path)
+    return status.st_size, str(status.st_mtime_ns)
+
+
+def _exactly(f: BinaryIO, size: int) -> bytes:
+    data = f.read(size)
+    if len(data) != size:
+        raise InputError(f"{getattr(f, 'name', 'an input')} is changing while it is read; wait until it is whole")
+    return data

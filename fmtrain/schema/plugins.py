@@ -1,0 +1,122 @@
+"""Rules and readers from packages outside this one, in the same tables and schemas as ours.
+
+A plug-in is a module with a function `register(registry)`:
+
+    @dataclass
+    class Vowels:
+        min_share: float = 0.2
+
+    def register(registry):
+        registry.rule("vowels", Vowels, make)       # make(settings) -> callable(document) -> Drop | None
+        registry.reader(".csv", read)               # read(data, unit, on_hash) -> iterator of documents and faults
+
+It is named in `plugins=[my_pkg.rules]`, or found by itself through the entry-point group `fmtrain.plugins`. The
+launching side imports it to know its settings, so heavy imports belong inside `make` and `read`. Its settings then
+stand under `filter.vowels`, and `filter.rules=[vowels]` applies it.
+"""
+
+import dataclasses
+import hashlib
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from fmtrain.errors import ConfigError
+from fmtrain.schema.corpus import Plugin
+from fmtrain.schema.root import KINDS
+from fmtrain.schema.rules import Filter
+
+GROUP = "fmtrain.plugins"
+RULES: dict[str, Callable[[Any], Any]] = {}  # rule -> its maker
+READERS: dict[str, Callable[..., Any]] = {}  # file suffix -> its reader
+_ORIGIN: dict[str, str] = {}  # rule or suffix -> the module that registered it
+_done: set[str] = set()
+
+
+class Registry:
+    """What a plug-in's `register` is given."""
+
+    def __init__(self, module: str) -> None:
+        self.module = module
+
+    def rule(self, name: str, settings: type, make: Callable[[Any], Any]) -> None:
+        """A rule under `filter.NAME` with the fields of the dataclass `settings`, each with a default."""
+        current = _filter_class()
+        if not dataclasses.is_dataclass(settings):
+            raise ConfigError(f"plug-in {self.module}: the settings of rule {name!r} are no dataclass")
+        if not name.isidentifier() or name in {f.name for f in dataclasses.fields(current)}:
+            raise ConfigError(
+                f"plug-in {self.module}: {name!r} is no name for a rule, or stands already; choose another"
+            )
+        field = (name, settings, dataclasses.field(default_factory=settings))
+        wider = dataclasses.make_dataclass("Filter", [field], bases=(current,))
+        wider.__module__, wider.__doc__ = Filter.__module__, Filter.__doc__
+        KINDS[Filter] = dict.fromkeys(KINDS[Filter], wider)
+        RULES[name], _ORIGIN[name] = make, self.module
+
+    def reader(self, suffix: str, read: Callable[..., Any]) -> None:
+        """A reader of files whose name ends in `suffix`, e.g. ".csv"."""
+        if not suffix.startswith(".") or suffix in READERS:
+            raise ConfigError(f"plug-in {self.module}: {suffix!r} is no file suffix, or has a reader already")
+        READERS[suffix], _ORIGIN[suffix] = read, self.module
+
+
+def _filter_class() -> type:
+    return next(iter(KINDS[Filter].values()))
+
+
+def installed() -> list[str]:
+    """The modules that installed packages offer through the entry-point group."""
+    return sorted(e.value.partition(":")[0] for e in importlib.metadata.entry_points(group=GROUP))
+
+
+def register(modules: Iterable[str]) -> bool:
+    """Import plug-ins and let them register; True where one was new. ConfigError names what cannot be imported."""
+    new = [m for m in dict.fromkeys(modules) if m not in _done]
+    for name in new:
+        try:
+            module = importlib.import_module(name)
+        except ImportError as e:
+            raise ConfigError(
+                f"plugins: {name!r} cannot be imported ({e}); install its package beside fmtrain, or leave it out"
+            ) from e
+        if not callable(getattr(module, "register", None)):
+            raise ConfigError(f"plugins: the module {name!r} has no function register(registry)")
+        module.register(Registry(name))
+        _done.add(name)
+    return bool(new)
+
+
+def used(rules: Iterable[str], suffixes: Iterable[str]) -> list[Plugin]:
+    """The plug-ins behind these rules and file suffixes, as they are now: what enters the fingerprint."""
+    modules = {_ORIGIN[key] for key in (*rules, *suffixes) if key in _ORIGIN}
+    return [describe(module) for module in sorted(modules)]
+
+
+def describe(module: str) -> Plugin:
+    """A plug-in's package, version and the hash of its source."""
+    top = module.split(".")[0]
+    packages = importlib.metadata.packages_distributions().get(top, [])
+    version = importlib.metadata.version(packages[0]) if packages else "0"
+    digest = hashlib.sha256()
+    file = sys.modules[top].__file__
+    if file is not None:
+        path = Path(file)
+        for source in sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]:
+            digest.update(source.relative_to(path.parent).as_posix().encode() + b"\0" + source.read_bytes())
+    return Plugin(module, packages[0] if packages else top, version, digest.hexdigest())
+
+
+def verify(planned: Iterable[Plugin]) -> None:
+    """In a worker: register the plug-ins that a stage was planned with; ConfigError where one has changed since."""
+    for plugin in planned:
+        register([plugin.module])
+        now = describe(plugin.module)
+        if now.source != plugin.source:
+            raise ConfigError(
+                f"plug-in {plugin.module} is not the one this run was planned with (version {now.version}, planned "
+                f"{plugin.version}): is another one installed on this machine? Run the same command again to plan anew"
+            )

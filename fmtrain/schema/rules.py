@@ -1,0 +1,223 @@
+"""Config of the rules that a document passes on its way into a corpus: what `filter=` chooses and in what order.
+
+`rules` names the rules in the order they are applied; each has its settings, with its paper's defaults, under its own
+name: `filter.rules=[gopher_repetition,gopher_quality] filter.gopher_quality.min_stop_words=3`. A rule drops a document,
+or changes its text (html, unicode, c4's lines, pii). Lengths are in characters, ratios in [0, 1].
+"""
+
+from dataclasses import dataclass, field
+
+from fmtrain.schema.fields import MISSING, file, files, items
+
+
+@dataclass
+class Html:
+    """Main text of an HTML page by trafilatura (Barbaresi 2021), as FineWeb does."""
+
+    favour: str = "precision"  # precision, recall or balanced
+    min_length: int = 1  # of what was extracted
+    deduplicate: bool = True  # repeated blocks inside one page
+    comments: bool = False
+    tables: bool = True
+    max_seconds: int = 10  # of CPU, a page
+
+
+@dataclass
+class Unicode:
+    """Mojibake and odd characters mended by ftfy (Speer 2019)."""
+
+    normalization: str = "NFC"  # NFC, NFKC or none
+    uncurl_quotes: bool = False
+    fix_entities: bool = True
+
+
+@dataclass
+class Url:
+    """Documents by their address: domains, exact addresses, and words in it (FineWeb, Penedo et al. 2024)."""
+
+    bundled: bool = True  # datatrove's lists, the UT1 adult block list among them
+    domains: list[str] = files()  # files of domains, one a line; subdomains count
+    urls: list[str] = files()
+    words: list[str] = files()  # files of words; one of them anywhere between separators
+    unknown: str = "keep"  # a document without an address: keep or drop
+
+
+@dataclass
+class Length:
+    """Characters and words of the whole document; 0 as a maximum is none."""
+
+    min_chars: int = 0
+    max_chars: int = 0
+    min_words: int = 0
+    max_words: int = 0
+
+
+@dataclass
+class Language:
+    """Documents in one of `languages` (ISO 639-1) with at least `min_score`; FineWeb keeps English from 0.65."""
+
+    languages: list[str] = items("en")
+    min_score: float = 0.65
+    model: str | None = file()  # a fastText-style model; None: the detector that is built in
+
+
+@dataclass
+class GopherQuality:
+    """Gopher's quality rules (Rae et al. 2021, appendix A1.1)."""
+
+    min_doc_words: int = 50
+    max_doc_words: int = 100_000
+    min_avg_word_length: float = 3.0
+    max_avg_word_length: float = 10.0
+    max_symbol_word_ratio: float = 0.1
+    max_bullet_lines_ratio: float = 0.9
+    max_ellipsis_lines_ratio: float = 0.3
+    max_non_alpha_words_ratio: float = 0.8  # at least this share of the words has a letter (datatrove's name)
+    min_stop_words: int = 2
+    stop_words: list[str] = items("the", "be", "to", "of", "and", "that", "have", "with")
+
+
+@dataclass
+class GopherRepetition:
+    """Gopher's repetition rules (Rae et al. 2021, table A1)."""
+
+    dup_line_frac: float = 0.3
+    dup_para_frac: float = 0.3
+    dup_line_char_frac: float = 0.2
+    dup_para_char_frac: float = 0.2
+    top_n_grams: list[float] = items(0.2, 0.18, 0.16)  # n = 2, 3, 4: characters in the commonest
+    dup_n_grams: list[float] = items(0.15, 0.14, 0.13, 0.12, 0.11, 0.10)  # n = 5 .. 10
+
+
+@dataclass
+class C4:
+    """C4's rules (Raffel et al. 2020, section 2.2): bad lines are taken out, what is left must be text."""
+
+    filter_no_terminal_punct: bool = True
+    min_num_sentences: int = 5  # 0: any
+    min_words_per_line: int = 3
+    max_word_length: int = 1000
+    remove_citations: bool = True
+    filter_lorem_ipsum: bool = True
+    filter_javascript: bool = True
+    filter_curly_bracket: bool = True
+    filter_policy: bool = True
+
+
+@dataclass
+class FineWeb:
+    """FineWeb's own rules (Penedo et al. 2024, section 3.6)."""
+
+    line_punct_thr: float = 0.12
+    line_punct_exclude_zero: bool = False
+    short_line_thr: float = 0.67
+    short_line_length: int = 30
+    char_duplicates_ratio: float = 0.01
+    new_line_ratio: float = 0.3
+
+
+@dataclass
+class BadWords:
+    """Documents with a word of the lists (C4's rule, Raffel et al. 2020); one list a line, by path."""
+
+    lists: list[str] = files()
+    max_hits: int = 0
+    keep_fraction: float = 0.0  # of the documents that would go, kept by a hash of their id
+
+
+@dataclass
+class Toxicity:
+    """Share of words that stand on a list, or the score of a local fastText-style model for `label`."""
+
+    lists: list[str] = files()
+    max_share: float = 0.01
+    model: str | None = file()
+    label: str = "toxic"
+    max_score: float = 0.5
+
+
+@dataclass
+class Classifier:
+    """Score of a classifier made by `fmtrain corpus train-classifier`; it also ranks copies (dedup.keep=score)."""
+
+    model: str | None = file()
+    min_score: float = 0.5
+
+
+@dataclass
+class Code:
+    """Rules for source code, after The Stack's (Kocetkov et al. 2022, section 3)."""
+
+    must_parse: bool = True
+    min_length: int = 100
+    max_length: int = 1_000_000
+    max_mean_line: float = 100.0
+    max_longest_line: int = 1000
+    max_literal_share: float = 0.75  # share of the file's characters inside data literals
+    generated_markers: list[str] = items("auto-generated", "autogenerated", "automatically generated", "do not edit")
+
+
+@dataclass
+class License:
+    """Documents under one of `allow` (SPDX identifiers, any case); `unknown` is a decision of its own."""
+
+    allow: list[str] = items(
+        "mit",
+        "apache-2.0",
+        "bsd-2-clause",
+        "bsd-3-clause",
+        "isc",
+        "0bsd",
+        "unlicense",
+        "cc0-1.0",
+        "psf-2.0",
+        "python-2.0",
+    )
+    unknown: str = "drop"  # a document without a licence: drop or keep
+
+
+@dataclass
+class Decontaminate:
+    """Documents that hold evaluation rows: a word n-gram of theirs (13 in Brown et al. 2020), or a short one whole.
+
+    `files` are .jsonl (every string of a row counts), .json (a row an item), .tsv or .txt (a row a line), also .gz,
+    .bz2 and .zst. A row without a text of `n_grams` words is looked for by its longest, whole.
+    """
+
+    files: list[str] = files()
+    n_grams: int = 13
+    min_hits: int = 1  # distinct n-grams of evaluation rows
+    min_words: int = 5  # an evaluation text shorter than this proves nothing
+
+
+@dataclass
+class Pii:
+    """Personal data and secrets replaced by a placeholder each; the document stays."""
+
+    kinds: list[str] = items("email", "ip", "phone", "card", "iban", "api_key", "private_key")
+    private_ips: bool = False  # also addresses that no one outside can reach
+
+
+@dataclass
+class Filter:
+    """The rules a document passes, in order."""
+
+    name: str = MISSING
+    rules: list[str] = items()
+    words: str = "fast"  # the word splitter: fast, or spacy-<language> for scripts without spaces
+    html: Html = field(default_factory=Html)
+    unicode: Unicode = field(default_factory=Unicode)
+    url: Url = field(default_factory=Url)
+    length: Length = field(default_factory=Length)
+    language: Language = field(default_factory=Language)
+    gopher_quality: GopherQuality = field(default_factory=GopherQuality)
+    gopher_repetition: GopherRepetition = field(default_factory=GopherRepetition)
+    c4: C4 = field(default_factory=C4)
+    fineweb: FineWeb = field(default_factory=FineWeb)
+    bad_words: BadWords = field(default_factory=BadWords)
+    toxicity: Toxicity = field(default_factory=Toxicity)
+    classifier: Classifier = field(default_factory=Classifier)
+    code: Code = field(default_factory=Code)
+    license: License = field(default_factory=License)
+    decontaminate: Decontaminate = field(default_factory=Decontaminate)
+    pii: Pii = field(default_factory=Pii)

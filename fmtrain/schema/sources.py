@@ -1,0 +1,67 @@
+"""Config of where documents and rows come from."""
+
+from dataclasses import dataclass
+
+from fmtrain.schema.fields import MISSING, items, outside
+
+
+@dataclass
+class Data:
+    """A source of documents or rows. A document is held out when sha256(its group) mod heldout_modulus == 0."""
+
+    name: str = MISSING
+    heldout_modulus: int = 20  # 0: nothing is held out
+    max_bad_fraction: float = 0.001  # of the records; more that cannot be read stops the stage
+
+
+@dataclass
+class Stdlib(Data):
+    """The Python standard library of the running interpreter; a document a file, grouped by top-level module."""
+
+    name: str = "stdlib"
+    modules: list[str] = items()  # only these top-level modules; empty: all
+    exclude: list[str] = items("test", "tests", "idle_test", "site-packages", "__pycache__")
+    max_bad_fraction: float = 0.01  # a few files of another encoding among some 700
+
+
+@dataclass
+class Keys(Data):
+    """Which key of a row holds what; nested keys with dots. Rows without an optional one are fine."""
+
+    text_key: str = "text"
+    id_key: str = "id"
+    url_key: str = "url"
+    date_key: str = "date"  # ISO 8601 or seconds since 1970
+    license_key: str = "license"
+    source_key: str = "source"  # a row's source; without one the name of its file
+    max_line_mb: int = 64  # a longer line is no record
+
+
+@dataclass
+class Local(Keys):
+    """Files by path, glob or URL (s3://, gs://, https://): JSON lines, Parquet, WARC, text; also .gz and .zst."""
+
+    name: str = "local"
+    files: list[str] = outside([])
+
+
+@dataclass
+class Hub(Keys):
+    """A Hugging Face dataset, streamed; `path` is its name or a folder on this machine."""
+
+    name: str = "hub"
+    path: str = MISSING
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None  # None: the newest; what that is, is recorded
+
+
+@dataclass
+class Rows(Data):
+    """Rows to fine-tune on, JSON lines: `messages`, prompt and completion, or prompt, chosen and rejected."""
+
+    name: str = "rows"
+    files: list[str] = outside([])
+    prompt_key: str = "prompt"
+    completion_key: str = "completion"
+    max_bad_rows: int = 1000

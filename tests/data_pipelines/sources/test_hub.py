@@ -1,0 +1,100 @@
+"""A Hugging Face data set from a folder, offline: its rows, its identity, its faults."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_pipelines import sources
+from data_pipelines.document import Document
+from data_pipelines.sources import Fault
+from fmtrain.errors import InputError
+from fmtrain.schema.sources import Hub
+from launch.sources import sources as plan
+
+pytest.importorskip("datasets")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+
+
+def dataset(folder: Path, kind: str, shards: int = 3, rows: int = 40) -> Path:
+    folder.mkdir()
+    for shard in range(shards):
+        table = [{"text": f"{shard}.{row}", "id": f"{shard}-{row}", "url": None} for row in range(rows)]
+        name = folder / f"train-{shard:05d}-of-{shards:05d}.{kind}"
+        if kind == "parquet":
+            pq.write_table(pa.Table.from_pylist(table), name)
+        else:
+            name.write_text("".join(json.dumps(row) + "\n" for row in table))
+    return folder
+
+
+def read(data: Hub, tasks: int) -> list[list[Document | Fault]]:
+    dealt = sources.deal(data, plan(data), tasks)
+    return [[r for unit in units for r in sources.read(data, unit)] for units in dealt]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_every_row_once_whatever_the_number_of_tasks(tmp_path: Path, kind: str) -> None:
+    data = Hub(path=str(dataset(tmp_path / "set", kind)))
+    seen: list[Any] = []
+    for tasks in (1, 2, 5):  # 2 read whole shards, 5 every fifth row of each
+        parts = read(data, tasks)
+        assert all(parts)
+        records = [r for part in parts for r in part]
+        assert all(isinstance(r, Document) for r in records)
+        seen.append(sorted((r.line, r.id, r.text) for r in records if isinstance(r, Document)))
+    assert seen[0] == seen[1] == seen[2] and len(seen[0]) == 120
+    assert [text for _, _, text in seen[0]] == [f"{s}.{r}" for s in range(3) for r in range(40)]
+    first = next(r for r in records if isinstance(r, Document))
+    assert (first.source, first.file, first.meta) == ("set", "set", {})
+
+
+def test_a_row_that_is_none_and_a_shard_that_is_cut(tmp_path: Path) -> None:
+    folder = dataset(tmp_path / "set", "jsonl")
+    path = folder / "train-00001-of-00003.jsonl"
+    path.write_text('{"text": "good", "id": "g"}\n{"text": null, "id": "n"}\n')
+    (found,) = read(Hub(path=str(folder)), 1)
+    assert [f.reason for f in found if isinstance(f, Fault)] == ["text_not_a_string"]
+    path.write_bytes(b'{"text": "cut\n\xff\xfe')
+    (found,) = read(Hub(path=str(folder)), 1)
+    (fault,) = [f for f in found if isinstance(f, Fault)]
+    assert fault.reason == "damaged" and len(found) == 81 and "shard 1" in fault.detail
+
+
+def test_a_folder_is_known_by_its_files(tmp_path: Path) -> None:
+    data = Hub(path=str(dataset(tmp_path / "set", "jsonl")))
+    (planned,) = plan(data)
+    (folder := tmp_path / "set").rename(tmp_path / "moved")
+    (tmp_path / "moved").rename(folder)
+    assert plan(data) == [planned]
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "x").write_text("hidden")
+    assert plan(data) == [planned]
+    with open(folder / "train-00000-of-00003.jsonl", "a") as f:
+        f.write('{"text": "more", "id": "m"}\n')
+    assert plan(data) != [planned]
+    with pytest.raises(InputError, match="has changed since this run was planned"):
+        list(sources.read(data, sources.Unit(planned, 1, 0, 0)))
+
+
+def test_settings_that_fit_no_data_set(tmp_path: Path) -> None:
+    data = Hub(path=str(dataset(tmp_path / "set", "jsonl")), split="nosuch")
+    with pytest.raises(InputError, match=r"(?s)data\.path=.*nosuch.*data\.split=nosuch"):
+        read(data, 1)
+    with pytest.raises(InputError, match="neither a folder on this machine nor a name on the hub"):
+        plan(Hub(path="/no/such/folder"))
+
+
+def test_a_name_on_the_hub() -> None:
+    sha = "0123456789" * 4
+    (source,) = plan(Hub(path="owner/name", revision=sha))
+    assert (source.path, source.name, source.stamp) == (f"hf://datasets/owner/name@{sha}", "owner/name", sha)
+    with pytest.raises(InputError, match=r"which revision 'main' is .*data\.revision=SHA .*local folder"):
+        plan(Hub(path="owner/name"))

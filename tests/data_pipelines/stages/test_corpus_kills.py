@@ -1,0 +1,150 @@
+"""kill -9 of a Ray worker, of a raylet and of the driver, in the middle of every stage of the corpus wing.
+
+Through the command line, on the Ray that it starts. Whatever was killed, the same command then ends with exactly the
+documents and bytes of a run that nobody disturbed.
+"""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fmtrain.run.lease import process_start
+from launch.backends.reaper import descendants
+from tests.conftest import fmtrain
+
+DOCUMENTS = 12_000  # 7 MB: enough for each stage to be caught in its middle
+LATER = ["examples", "pretrain", "sft", "reference", "dpo", "evaluate", "publish"]
+STAGES = ["corpus", "tokenizer", "tokens"]
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Texts of made-up words, one in ten a copy or nearly one, in four files."""
+    rng = random.Random(7)
+    words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 9))) for _ in range(5000)]
+    folder, texts = tmp_path_factory.mktemp("documents"), list[list[str]]()
+    for _ in range(DOCUMENTS):
+        if texts and rng.random() < 0.1:
+            text = list(rng.choice(texts))
+            text[rng.randrange(len(text))] = rng.choice(words)
+        else:
+            text = rng.choices(words, k=rng.randint(40, 140))
+        texts.append(text)
+    for part in range(4):
+        rows = [{"id": f"d{n}", "text": " ".join(texts[n]), "source": f"s{n % 3}"} for n in range(part, DOCUMENTS, 4)]
+        (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def command(documents: Path, store: Path) -> list[str]:
+    off = [f"stages.{name}=null" for name in LATER]
+    settings = [f"data.files={documents}/*.jsonl", "tokenizer.vocab_size=2000", "stages.corpus.tasks=6", *off]
+    return ["run", "recipe=quickstart", "data=local", "launch=local", f"store={store}", *settings]
+
+
+def made(store: Path) -> dict[str, Any]:
+    """What each stage's only artifact holds: its files' digests and its counts."""
+    found = {}
+    for path in store.glob("artifacts/*/*/v*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        assert manifest["stage"] not in found, f"{path}: a stage was made twice"
+        files = {name: file["sha256"] for name, file in manifest["files"].items()}
+        found[manifest["stage"]] = {"files": files, "counts": manifest["counts"]}
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(documents: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    store = tmp_path_factory.mktemp("whole") / "store"
+    done = fmtrain(*command(documents, store), timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = made(store)
+    assert sorted(found) == sorted(STAGES)
+    return found
+
+
+def title(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    return ""
+
+
+def victim(driver: int, what: str, stage: str) -> int | None:
+    """The process to kill: of the workers one that runs a task of the stage, else the one that holds the stage's."""
+    if what == "driver":
+        return driver
+    titles = {pid: title(pid) for pid in descendants(driver)}
+    wanted = (
+        ["raylet/raylet"]
+        if what == "raylet"
+        else [f"ray::{stage}:"]
+        if stage == "corpus"
+        else ["ray::Rank", f"ray::{stage}"]
+    )
+    return next((pid for pid, name in titles.items() if any(w in name for w in wanted)), None)
+
+
+def ready(store: Path, stage: str, step: str) -> Callable[[], bool]:
+    """Whether the stage is in its middle: a step of the corpus has begun, or documents are counted."""
+
+    def begun() -> bool:
+        if step:
+            folders = [p for p in store.glob("work/corpus/*/parts/*/*/.done") if p.parent.name.startswith(step)]
+            return any(any(folder.glob("*.tick")) for folder in folders)
+        for path in store.glob(f"runs/*/stages/{stage}/progress.json"):
+            with contextlib.suppress(OSError, ValueError):
+                return bool(json.loads(path.read_text())["done"] > 0)
+        return False
+
+    return begun
+
+
+def wait_until(condition: Callable[[], Any], process: "subprocess.Popen[str]", what: str) -> Any:
+    deadline = time.monotonic() + 240
+    while not (found := condition()):
+        assert process.poll() is None, f"the run ended before {what}: {process.communicate()}"
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+    return found
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("what", ["worker", "raylet", "driver"])
+@pytest.mark.parametrize(
+    ("stage", "step"),
+    [("corpus", "read"), ("corpus", "dedup-minhash"), ("corpus", "shards"), ("tokenizer", ""), ("tokens", "")],
+)
+def test_a_kill_in_the_middle_changes_nothing(
+    what: str, stage: str, step: str, documents: Path, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    argv = [sys.executable, "-m", "launch.cli", *command(documents, store)]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_until(ready(store, stage, step), process, f"{stage} {step} began")
+    pid = wait_until(lambda: victim(process.pid, what, stage), process, f"a {what} of {stage} was found")
+    family = descendants(process.pid)
+    os.kill(pid, signal.SIGKILL)
+    said, _ = process.communicate(timeout=300)
+    assert stage not in made(store) or (what != "driver" and process.returncode == 0), "it was killed too late"
+    if what == "worker" and stage == "corpus":
+        assert process.returncode == 0, said  # a task is tried again within the run
+    if what == "driver":
+        assert process.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 15
+    while left := [p for p, started in family.items() if started is not None and process_start(p) == started]:
+        assert time.monotonic() < deadline, [title(p) for p in left]
+        time.sleep(0.1)
+    done = fmtrain(*command(documents, store), timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert made(store) == undisturbed
