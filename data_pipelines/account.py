@@ -43,7 +43,10 @@ class SourceAccount:
     copies: int = 0  # of those dropped, by deduplication
     kept: int = 0
     kept_bytes: int = 0
+    kept_words: int = 0  # of the fast splitter; a tokenizer's tokens are counted where there is one
     licenses: Numbers = field(default_factory=Counter)  # of the kept documents
+    license_bytes: Numbers = field(default_factory=Counter)
+    license_words: Numbers = field(default_factory=Counter)
 
 
 @dataclass
@@ -99,7 +102,7 @@ def account_from(data: dict[str, Any]) -> Account:
     """What `as_json` gave, back."""
     levels = [Level(**{**level, "reasons": Counter(level["reasons"])}) for level in data["levels"]]
     sources = {
-        name: SourceAccount(**{**source, "licenses": Counter(source["licenses"])})
+        name: SourceAccount(**cast(Any, {k: Counter(v) if isinstance(v, dict) else v for k, v in source.items()}))
         for name, source in data["sources"].items()
     }
     numbers = {name: Counter(data[name]) for name in ("faults", "languages", "counts", "reports")}

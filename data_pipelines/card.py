@@ -72,13 +72,15 @@ def _used(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "filter": kept}
 
 
-def licenses(card: dict[str, Any]) -> list[tuple[str, int]]:
-    """Kept documents by licence, over all sources."""
-    found: dict[str, int] = {}
+def licenses(card: dict[str, Any]) -> list[tuple[str, int, int, int]]:
+    """Of the kept documents by licence, over all sources: the licence, documents, bytes, words; the largest first."""
+    found: dict[str, list[int]] = {}
     for source in card["sources"].values():
-        for name, n in source["licenses"].items():
-            found[name] = found.get(name, 0) + n
-    return _most(found)
+        for n, key in enumerate(("licenses", "license_bytes", "license_words")):
+            for name, value in source[key].items():
+                found.setdefault(name, [0, 0, 0])[n] += value
+    rows = [(name, documents, size, words) for name, (documents, size, words) in found.items()]
+    return sorted(rows, key=lambda row: (-row[2], row[0]))[:_TOP]
 
 
 def _largest(table: dict[str, dict[str, Any]], key: str) -> list[tuple[str, dict[str, Any]]]:

@@ -17,6 +17,7 @@ import heapq
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_pipelines import corpus_reader
-from data_pipelines.lines import merge_sorted
+from data_pipelines.lines import merge_sorted, order_key
 from data_pipelines.parts import STEP, Parts
-from data_pipelines.write import Survey, ordered
+from data_pipelines.write import Survey, is_renamed, new_id, ordered
 from fmtrain.errors import ConfigError, FmtrainError, StoreError
 
 FILE = "ledger.parquet"
@@ -50,13 +51,24 @@ SCHEMA = pa.schema(
 _BATCH = 5000
 
 
-def write(
-    path: Path, parts: Parts, gone: Path, reasons: Sequence[str], found: Survey, files: list[str], keep_text: bool
-) -> int:
+@dataclass(frozen=True)
+class Copies:
+    """What the rows of copies are made from; `limits` is the threshold of a reason, where it has one."""
+
+    parts: Parts
+    gone: Path
+    reasons: Sequence[str]
+    limits: dict[str, float]
+    found: Survey
+    files: list[str]
+    keep_text: bool
+
+
+def write(path: Path, copies: Copies) -> int:
     """All that was dropped, by rules and as copies, in the order of the input; the number of rows."""
-    names = [f"{rank:05d}.dropped" for rank in range(parts.tasks)]
-    by_rules = ((key, _by_rule(row)) for key, row in merge_sorted(parts.folder / STEP, names))
-    rows = heapq.merge(by_rules, _copies(parts, gone, reasons, found, files, keep_text), key=lambda pair: pair[0])
+    names = [f"{rank:05d}.dropped" for rank in range(copies.parts.tasks)]
+    by_rules = ((key, _by_rule(row)) for key, row in merge_sorted(copies.parts.folder / STEP, names))
+    rows = heapq.merge(by_rules, _copies(copies), key=lambda pair: pair[0])
     number = 0
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
         for batch in _batches(row for _, row in rows):
@@ -72,43 +84,39 @@ def _by_rule(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "value": None, "threshold": None, **numbers, "detail": ", not ".join(texts) or None}
 
 
-def _copies(
-    parts: Parts, gone: Path, reasons: Sequence[str], found: Survey, files: list[str], keep_text: bool
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    for places, index, verdict in ordered(parts, gone):
-        went = verdict["reason"] != 0
-        places, index, verdict = places[went], index[went], verdict[went]
-        rows = (parts.base[places["rank"]] + places["number"].astype(np.int64)).tolist()
-        keepers = [int(k) for k in verdict["keeper"]]
-        documents, kept = parts.fetch(rows), parts.fetch(keepers)
-        for n, (document, keeper) in enumerate(zip(documents, kept, strict=True)):
-            key = int(places["key"][n])
+def _copies(copies: Copies) -> Iterator[tuple[int, dict[str, Any]]]:
+    parts = copies.parts
+    for places, index, verdict, rows in ordered(parts, copies.gone):
+        went = np.flatnonzero(verdict["reason"])
+        keepers = [int(k) for k in verdict["keeper"][went]]
+        for n, document, row, keeper in zip(went, parts.fetch(rows[went]), keepers, parts.fetch(keepers), strict=True):
+            key, reason = int(places["key"][n]), copies.reasons[int(verdict["reason"][n])]
             yield (
                 key,
                 {
                     "id": document["id"],
                     "source": document["source"],
-                    "file": files[int(index["file"][n])],
+                    "file": copies.files[int(index["file"][n])],
                     "position": int(index["line"][n]),
-                    "rule": reasons[int(verdict["reason"][n])],
+                    "rule": reason,
                     "value": float(verdict["value"][n]),
-                    "threshold": None,
+                    "threshold": copies.limits.get(reason),
                     "detail": None,
-                    "kept": _final_id(keeper["id"], keepers[n], parts, found),
+                    "kept": _final_id(keeper["id"], row, copies),
                     "bytes": int(index["bytes"][n]),
-                    "text": document["text"] if keep_text else None,
+                    "text": document["text"] if copies.keep_text else None,
                 },
             )
 
 
-def _final_id(given: str, row: int, parts: Parts, found: Survey) -> str:
+def _final_id(given: str, row: int, copies: Copies) -> str:
     """A keeper's id as the corpus has it, where its id was given to another document before it."""
-    if not found.new_ids:
+    if not len(copies.found.renamed):
         return given
-    rank, number = parts.place(row)
-    record = parts.index(rank)[number]
-    new = found.new_ids.get(int(record["file"]) << 44 | int(record["line"]))
-    return given if new is None else f"{given}#{new}"
+    rank, number = copies.parts.place(row)
+    record = copies.parts.index(rank)[number]
+    key = order_key(int(record["file"]), int(record["line"]))
+    return new_id(given, key) if not record["earlier"] and is_renamed(copies.found.renamed, key) else given
 
 
 def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -14,14 +14,14 @@ import numpy as np
 import orjson
 
 ORDER = np.dtype([("key", "<u8"), ("offset", "<u8"), ("size", "<u8")])
-_POSITION_BITS = 44  # 16 TiB a file, 2 ** 20 files
+POSITION_BITS = 44  # 16 TiB a file, 2 ** 20 files
 
 
 def order_key(file: int, position: int) -> int:
     """The place of a record in the whole input: files in the order of their names, positions within."""
-    if position >> _POSITION_BITS or file >> (64 - _POSITION_BITS):
+    if position >> POSITION_BITS or file >> (64 - POSITION_BITS):
         raise ValueError(f"file {file}, position {position}: at most 2**20 files of at most 16 TiB")
-    return file << _POSITION_BITS | position
+    return file << POSITION_BITS | position
 
 
 class LinesWriter:

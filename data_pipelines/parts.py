@@ -22,11 +22,11 @@ import numpy.typing as npt
 import orjson
 
 STEP = "read"
-# file: number of the input file, in the order of names; line: of the record in it; offset, size: of the line in
+# file: number of the input file, in the order of names; line: the record's place in it; offset, size: of the line in
 # kept.jsonl; bytes: of the text in UTF-8; source: number of the source's name; text, normal: 128 bits of the hash of
 # the text as it is, and without case, digits, punctuation and white space; url: 64 bits of the normalised address, 0
-# without one; id: 64 bits of the id's hash; date: seconds since 1970, 0 unknown; score: of the classifier, 0 without
-# one; heldout: set apart for evaluation; earlier: a document of the corpus that this one is deduplicated against.
+# without one; id, group: 64 bits of their hash; date: seconds since 1970, 0 unknown; score: of the classifier, 0
+# without one; heldout: set apart for evaluation; earlier: of the corpus that this one is deduplicated against.
 INDEX = np.dtype(
     [
         ("file", "<u4"),
@@ -39,6 +39,7 @@ INDEX = np.dtype(
         ("normal", "<u8", (2,)),
         ("url", "<u8"),
         ("id", "<u8"),
+        ("group", "<u8"),
         ("date", "<i8"),
         ("score", "<f4"),
         ("heldout", "?"),

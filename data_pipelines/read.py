@@ -10,7 +10,7 @@ Copies are not looked for here. An earlier corpus to deduplicate against passes 
 import base64
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,7 +23,7 @@ from data_pipelines.dedup import runs
 from data_pipelines.dedup.keys import normalise, normalise_url
 from data_pipelines.document import Document
 from data_pipelines.filters.base import Drop
-from data_pipelines.lines import LinesWriter, order_key
+from data_pipelines.lines import POSITION_BITS, LinesWriter, order_key
 from data_pipelines.parts import INDEX
 from data_pipelines.schedule import Counts, Task, quiet
 from data_pipelines.sources.records import Fault
@@ -45,6 +45,7 @@ class ReadItem:
     job: CorpusJob
     units: list[sources.Unit]
     files: dict[str, int]
+    expected: int | None = None  # records of the whole input, roughly
     earlier: tuple[Path, ...] = ()
 
 
@@ -60,7 +61,7 @@ class _Out:
         index: IO[bytes] = files.enter_context(path.open("wb", 1 << 20))
         self.order = files.enter_context(runs.Writer(task.scratch, f"{task.rank:05d}", ORDER))
         self.index, self.job, self.rank, self.sources = index, job, task.rank, dict[str, int]()
-        self.number, self.pending = 0, list[tuple[int, bytes]]()
+        self.number, self.pending = 0, list[tuple[int | None, bytes]]()
 
     def keep(self, doc: Document, key: int, *, earlier: bool = False) -> None:
         """Write a document and its index record."""
@@ -68,7 +69,7 @@ class _Out:
         offset, size = self.kept.put(key, row | {k: doc.meta[k] for k in _META if doc.meta.get(k) is not None})
         text, steps = doc.text.encode(), self.job.dedup.steps
         record = np.zeros((), INDEX)
-        record["file"], record["line"] = key >> 44, key & ((1 << 44) - 1)
+        record["file"], record["line"] = key >> POSITION_BITS, key & ((1 << POSITION_BITS) - 1)
         record["source"] = self.sources.setdefault(doc.source, len(self.sources))
         record["offset"], record["size"], record["bytes"] = offset, size, len(text)
         record["text"] = _halves(text)
@@ -77,10 +78,11 @@ class _Out:
         if "url" in steps and doc.meta.get("url"):
             record["url"] = xxhash.xxh3_64_intdigest(normalise_url(doc.meta["url"]).encode()) or 1
         record["id"] = xxhash.xxh3_64_intdigest(doc.id.encode())
+        record["group"] = xxhash.xxh3_64_intdigest(doc.group.encode())
         record["date"], record["score"] = int(doc.meta.get("date") or 0), float(doc.meta.get("score") or 0.0)
         record["heldout"] = sources.is_heldout(doc.group, self.job.data.heldout_modulus) and not earlier
         record["earlier"] = earlier
-        self.pending.append((key, record.tobytes()))
+        self.pending.append((None if earlier else key, record.tobytes()))
         if len(self.pending) == _PENDING:
             self.flush()
 
@@ -89,10 +91,11 @@ class _Out:
         if not self.pending:
             return
         self.index.write(b"".join(record for _, record in self.pending))
-        keys = np.array([key for key, _ in self.pending], np.uint64)
-        numbers = np.arange(self.number, self.number + len(keys), dtype=np.uint64)
-        self.order.add(ORDER.make(key=keys, rank=self.rank, number=numbers))
-        self.number += len(keys)
+        placed = [(key, n) for n, (key, _) in enumerate(self.pending, self.number) if key is not None]
+        if placed:
+            keys, numbers = np.array(placed, np.uint64).T
+            self.order.add(ORDER.make(key=keys, rank=self.rank, number=numbers))
+        self.number += len(self.pending)
         self.pending.clear()
 
     def drop(self, doc: Document, key: int, drop: Drop, size: int, original: str) -> None:
@@ -140,9 +143,9 @@ def _read(task: Task, item: ReadItem, out: _Out, account: Account) -> None:
     chain = filters.Chain(item.job.filter, account)
     for record in _records(task, item, account):
         if isinstance(record, Fault):
-            account.faults[record.reason] += 1
+            account.faults[record.reason] += record.records
             out.fault(record, order_key(item.files[record.file], record.offset))
-            _give_up_early(account, record, item.job.data.max_bad_fraction)
+            _give_up_early(account, record, item)
             continue
         key = order_key(item.files[record.file], record.line)
         size, original = len(record.text.encode()), record.text
@@ -165,30 +168,39 @@ def _read(task: Task, item: ReadItem, out: _Out, account: Account) -> None:
 
 def _records(task: Task, item: ReadItem, account: Account) -> Iterator[Document | Fault]:
     for unit in item.units:
+        unit = replace(unit, alive=lambda: task.tick(account.records, account.bytes))
         for record in sources.read(item.job.data, unit, on_hash=account.hashes.add):
-            account.records += 1
+            account.records += record.records if isinstance(record, Fault) else 1
             task.tick(account.records, account.bytes)
             yield record
 
 
-def _give_up_early(account: Account, fault: Fault, allowed: float) -> None:
-    """A file of another kind than expected need not be read to its end; the exact share is checked after the step."""
-    bad = account.faults.total()
-    if bad >= _EARLY and bad > 2 * allowed * account.records:
-        raise InputError(
-            too_many(account, allowed, [f"{fault.file} at byte {fault.offset}: {fault.reason}, {fault.detail}"])
-        )
+def bad(account: Account) -> int:
+    """Records that could not be read and should have been; blank lines are only counted."""
+    return account.faults.total() - account.faults["blank_line"]
+
+
+def _give_up_early(account: Account, fault: Fault, item: ReadItem) -> None:
+    """Where one task alone has met more than is allowed of the whole input, the rest need not be read."""
+    allowed, met = item.job.data.max_bad_fraction, bad(account)
+    if item.expected is not None and met >= _EARLY and met > 2 * allowed * item.expected:
+        place = f"{fault.file} at {fault.offset}: {fault.reason} {fault.detail}"
+        raise InputError(too_many(account, allowed, [place]))
 
 
 def too_many(account: Account, allowed: float, places: list[str]) -> str:
     """What to say where more records are unreadable than data.max_bad_fraction allows."""
     reasons = ", ".join(f"{reason} {n}" for reason, n in account.faults.most_common())
     shown = "\n  ".join(places)
-    share = account.faults.total() / max(account.records, 1)
+    share = bad(account) / max(account.records, 1)
+    mend = "Mend the files, leave them out of data.files"
+    if share <= 0.5:
+        mend += f", or say that so many may be left out: data.max_bad_fraction={_enough(share)}"
+    elif account.faults.most_common(1)[0][0] == "no_text":
+        mend = "Say which key holds the text: data.text_key=KEY"
     return (
-        f"{account.faults.total()} of {account.records} records cannot be read ({share:.2%}; {reasons}), more than "
-        f"data.max_bad_fraction={allowed} allows:\n  {shown}\nMend the files, leave them out of data.files, or say "
-        f"that so many may be left out: data.max_bad_fraction={_enough(share)}"
+        f"{bad(account)} of {account.records} records cannot be read ({share:.2%}; {reasons}), more than "
+        f"data.max_bad_fraction={allowed} allows:\n  {shown}\n{mend}"
     )
 
 

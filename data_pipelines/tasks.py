@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from fmtrain.errors import FmtrainError, StageFailed
+from fmtrain.errors import FmtrainError, StageFailed, Unavailable
 from fmtrain.run.lease import process_start
 from fmtrain.run.stage import Stage
 from fmtrain.run.storage import disk_errors, fsync_dir, fsync_tree, read_json, write_json
@@ -203,15 +203,18 @@ class Retries:
     def failed(self, rank: int, failure: Failure) -> None:
         """Say it on stderr; raise where the task is not tried again.
 
-        An error of ours (settings, inputs, a full disk) would be the same again; every other might not.
+        An error of ours (settings, inputs, a full disk) would be the same again; every other might not, nor might a
+        store that did not answer.
         """
         if failure.trace:
             print(failure.trace.rstrip(), file=sys.stderr)
-        if failure.ours:
+        if failure.ours and not isinstance(failure.ours, Unavailable):
             raise failure.ours from None  # its cause is in the traceback that we have just printed
         self.failures[rank] += 1
         times = self.failures[rank]
         said = f"task {self.step}:{rank} failed on {failure.host}: {failure.text}"
+        if times > MAX_RETRIES and failure.ours:
+            raise failure.ours from None  # it says what to mend
         if times > MAX_RETRIES:
             raise StageFailed(f"{said} (attempt {times}, the last). The log has the traceback, where there is one.")
         print(f"{said} (attempt {times} of {MAX_RETRIES + 1}); again", file=sys.stderr, flush=True)

@@ -22,26 +22,32 @@ from data_pipelines.account import Account, account_from, total
 from data_pipelines.dedup import runs
 from data_pipelines.dedup.cuts import Cuts
 from data_pipelines.dedup.result import ROW as GONE
+from data_pipelines.dedup.runs import Records
+from data_pipelines.lines import POSITION_BITS
 from data_pipelines.parts import INDEX, STEP, Parts
 from data_pipelines.schedule import Counts, Scheduler, Task
+from data_pipelines.words import split
 from fmtrain.run.storage import read_json, write_json
 
 # The place of every document that was read, by order_key: written by the read step, a run or more a task.
 ORDER = runs.Form([("key", "<u8"), ("rank", "<u4"), ("number", "<u8")], order=("key",))
 _IDS = runs.Form([("id", "<u8"), ("key", "<u8")], order=("id", "key"))
 SIDES = ("train", "heldout")
+LAST = (1 << 64) - 1  # above every key
+_PIECE = 1 << 14  # records looked at at a time: INDEX and what reads it take some 300 bytes each
+_RANGE = _PIECE * ORDER.dtype.itemsize
 _ZSTD_LEVEL, _GZIP_LEVEL = 3, 6
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A file of the artifact: the documents of a side whose key lies in [low, high); `new_ids`: key -> id's number."""
+    """A file of the artifact: documents of a side with a key in [low, high); `renamed`: the keys with another id."""
 
     name: str
     heldout: bool
     low: int
     high: int
-    new_ids: dict[int, int] = field(default_factory=dict)
+    renamed: npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -63,28 +69,26 @@ class Survey:
     kept: dict[bool, tuple[int, int]] = field(default_factory=lambda: {False: (0, 0), True: (0, 0)})  # held out or not
     heldout_copies: int = 0  # held out, and a copy of a training document
     shards: list[Shard] = field(default_factory=list)
-    new_ids: dict[int, int] = field(default_factory=dict)
+    renamed: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))  # sorted keys
 
 
 def order_runs(parts: Parts) -> list[Path]:
     return runs.runs_in(parts.folder / STEP)
 
 
-def ordered(parts: Parts, gone: Path) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]]:
-    """All documents but those of an earlier corpus, in order, thousands at a time: ORDER, INDEX and GONE of each."""
-    verdicts = np.memmap(gone, GONE, "r") if parts.rows else np.empty(0, GONE)
-    for places in runs.merge(order_runs(parts), ORDER):
+def ordered(parts: Parts, gone: Path) -> Iterator[tuple[Records, Records, Records, npt.NDArray[np.int64]]]:
+    """All documents but an earlier corpus's, in order, thousands at a time: ORDER, INDEX, GONE and row of each."""
+    for places in runs.merge(order_runs(parts), ORDER, budget=_RANGE):
         index, rows = look_up(parts, places)
-        stays = ~index["earlier"]
-        yield places[stays], index[stays], verdicts[rows[stays]]
+        yield places, index, runs.gather(gone, GONE, rows), rows
 
 
-def look_up(parts: Parts, places: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-    """INDEX and row of every record of ORDER."""
+def look_up(parts: Parts, places: Records) -> tuple[Records, npt.NDArray[np.int64]]:
+    """INDEX and row of every record of ORDER; read, not mapped, since mapped pages count as memory."""
     index, numbers = np.empty(len(places), INDEX), places["number"].astype(np.int64)
     for rank in np.unique(places["rank"]):
         mine = places["rank"] == rank
-        index[mine] = parts.index(int(rank))[numbers[mine]]
+        index[mine] = runs.gather(parts.path(int(rank), "index"), INDEX, numbers[mine])
     return index, parts.base[places["rank"]] + numbers
 
 
@@ -92,26 +96,25 @@ def survey(parts: Parts, gone: Path, names: list[list[str]], shard_bytes: int, s
     """Count, and cut both sides into shards. `names[rank]` are the rank's sources."""
     found, ends = Survey(), {False: 0, True: 0}
     bounds: dict[bool, list[int]] = {False: [0], True: [0]}
-    verdicts = np.memmap(gone, GONE, "r") if parts.rows else np.empty(0, GONE)
     with runs.Writer(scratch, "ids", _IDS) as ids:
-        for places, index, verdict in ordered(parts, gone):
+        for places, index, verdict, _ in ordered(parts, gone):
             stays = verdict["reason"] == 0
             ids.add(_IDS.make(id=index["id"][stays], key=places["key"][stays]))
-            _count_gone(found, parts, names, places[~stays], index[~stays], verdict[~stays], verdicts)
+            _count_gone(found, parts, names, places[~stays], index[~stays], verdict[~stays])
             for heldout in (False, True):
                 mine = stays & (index["heldout"] == heldout)
                 documents, size = found.kept[heldout]
                 sizes = index["bytes"][mine].astype(np.int64)
                 found.kept[heldout] = documents + len(sizes), size + int(sizes.sum())
                 bounds[heldout] += _bounds(places["key"][mine], sizes, ends, heldout, shard_bytes)
-    found.new_ids = _new_ids(runs.runs_in(scratch))
+    found.renamed = _repeated(runs.runs_in(scratch))
     for side, heldout in zip(SIDES, (False, True), strict=True):
         found.shards += _shards(side, heldout, bounds[heldout], found)
     return found
 
 
 def _count_gone(
-    found: Survey, parts: Parts, names: list[list[str]], places: Any, index: Any, verdict: Any, verdicts: Any
+    found: Survey, parts: Parts, names: list[list[str]], places: Records, index: Records, verdict: Records
 ) -> None:
     for reason in np.unique(verdict["reason"]).tolist():
         mine = verdict["reason"] == reason
@@ -140,23 +143,34 @@ def _shards(side: str, heldout: bool, bounds: list[int], found: Survey) -> list[
     if not found.kept[heldout][0]:
         return []
     suffix = "jsonl.gz" if heldout else "jsonl.zst"
-    pairs = zip(bounds, [*bounds[1:], 1 << 64], strict=True)
+    pairs = zip(bounds, [*bounds[1:], LAST], strict=True)
     return [
-        Shard(
-            f"{side}/{n:05d}.{suffix}", heldout, low, high, {k: v for k, v in found.new_ids.items() if low <= k < high}
-        )
+        Shard(f"{side}/{n:05d}.{suffix}", heldout, low, high, _between(found.renamed, low, high))
         for n, (low, high) in enumerate(pairs)
     ]
 
 
-def _new_ids(paths: list[Path]) -> dict[int, int]:
-    """Key -> n for the n-th document (n > 1) of an id that several documents have, in their order."""
-    new: dict[int, int] = {}
+def _repeated(paths: list[Path]) -> npt.NDArray[np.uint64]:
+    """The keys, sorted, of documents whose id a document before them has."""
+    found = [np.empty(0, np.uint64)]
     for records in runs.merge(paths, _IDS):
-        bounds = runs.starts(records["id"])
-        for start, end in zip(bounds[:-1][np.diff(bounds) > 1], bounds[1:][np.diff(bounds) > 1], strict=True):
-            new |= {int(key): n for n, key in enumerate(records["key"][start + 1 : end], start=2)}
-    return new
+        found.append(records["key"][runs.equal_to_last(records["id"])])
+    return np.sort(np.concatenate(found))
+
+
+def _between(keys: npt.NDArray[np.uint64], low: int, high: int) -> npt.NDArray[np.uint64]:
+    first, end = np.searchsorted(keys, np.array([low, high], np.uint64))
+    return keys[first:end].copy()
+
+
+def is_renamed(keys: npt.NDArray[np.uint64], key: int) -> bool:
+    at = int(np.searchsorted(keys, np.uint64(key)))
+    return at < len(keys) and int(keys[at]) == key
+
+
+def new_id(given: str, key: int) -> str:
+    """An id that no other document has: the given one with the document's place, file number and position."""
+    return f"{given}#{key >> POSITION_BITS}:{key & ((1 << POSITION_BITS) - 1)}"
 
 
 def write(
@@ -180,8 +194,8 @@ def shard_task(task: Task, item: ShardItem) -> Counts:
         for number, (key, row, document) in enumerate(zip(*rows, item.parts.fetch(rows[1]), strict=True)):
             if item.cuts is not None:
                 document["text"] = item.cuts.apply(row, document["text"])
-            if key in item.shard.new_ids:
-                document["id"] = f"{document['id']}#{item.shard.new_ids[key]}"
+            if is_renamed(item.shard.renamed, key):
+                document["id"] = new_id(document["id"], key)
             file.write(orjson.dumps(document) + b"\n")
             _account(account, document)
             task.tick(number)
@@ -190,26 +204,33 @@ def shard_task(task: Task, item: ShardItem) -> Counts:
 
 
 def shard_rows(item: ShardItem) -> tuple[list[int], list[int]]:
-    """Keys and rows of a shard's documents, in order."""
-    verdicts = np.memmap(item.gone, GONE, "r")
-    found = []
+    """Keys and rows of a shard's documents, in order; of what else lies between its keys a piece at a time is held."""
+    keys, rows = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
+    bounds = np.array([item.shard.low, item.shard.high], np.uint64)
     for path in order_runs(item.parts):
-        run = np.memmap(path, ORDER.dtype, "r")
-        low, high = np.searchsorted(
-            run["key"], [np.uint64(item.shard.low), np.uint64(min(item.shard.high, (1 << 64) - 1))]
-        )
-        found.append(np.array(run[low:high]))
-    places = ORDER.sort(np.concatenate(found))
-    index, rows = look_up(item.parts, places)
-    mine = (index["heldout"] == item.shard.heldout) & ~index["earlier"] & (verdicts["reason"][rows] == 0)
-    return [int(k) for k in places["key"][mine]], [int(r) for r in rows[mine]]
+        low, high = np.searchsorted(np.memmap(path, ORDER.dtype, "r")["key"], bounds).tolist()
+        for at in range(low, high, _PIECE):
+            places = np.fromfile(path, ORDER.dtype, min(_PIECE, high - at), offset=at * ORDER.dtype.itemsize)
+            index, place_rows = look_up(item.parts, places)
+            stays = runs.gather(item.gone, GONE, place_rows)["reason"] == 0
+            mine = stays & (index["heldout"] == item.shard.heldout)
+            keys.append(places["key"][mine])
+            rows.append(place_rows[mine])
+    whole_keys, whole_rows = np.concatenate(keys), np.concatenate(rows)
+    order = np.argsort(whole_keys)
+    return whole_keys[order].tolist(), whole_rows[order].tolist()
 
 
 def _account(account: Account, document: dict[str, Any]) -> None:
     source, size = account.source(document["source"]), len(document["text"].encode())
     source.kept += 1
     source.kept_bytes += size
-    source.licenses[str(document.get("license") or "unknown")] += 1
+    license = str(document.get("license") or "unknown")
+    words = len(split(document["text"]))
+    source.kept_words += words
+    source.licenses[license] += 1
+    source.license_bytes[license] += size
+    source.license_words[license] += words
     if "language" in document:
         account.languages[document["language"]] += 1
 

@@ -39,6 +39,10 @@ class InputError(FmtrainError):
     exit_code = ExitCode.INPUT
 
 
+class Unavailable(InputError):
+    """A store of input files that does not answer: the same may be read a minute later."""
+
+
 class StageFailed(FmtrainError):
     """A stage's worker ended with an error of its own."""
 

@@ -8,10 +8,19 @@ from fmtrain.errors import ConfigError
 from fmtrain.schema import mixture
 from fmtrain.schema.dedup import STEPS
 from fmtrain.schema.root import Root
+from fmtrain.schema.rules import Filter
 from fmtrain.schema.training import Bert, Clm, Cosine, Dpo, HuggingFace, Llama, Mlm, Model, Sft, TrainStage
 
 TRAINING = ("pretrain", "sft", "dpo")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+PII_KINDS = ("email", "ip", "phone", "card", "iban", "api_key", "private_key")
+SHARES = (
+    "language.min_score", "classifier.min_score", "toxicity.max_share", "toxicity.max_score", "bad_words.keep_fraction",
+    "gopher_quality.max_bullet_lines_ratio", "gopher_quality.max_ellipsis_lines_ratio",
+    "gopher_quality.max_non_alpha_words_ratio", "gopher_repetition.dup_line_frac", "gopher_repetition.dup_para_frac",
+    "gopher_repetition.dup_line_char_frac", "gopher_repetition.dup_para_char_frac", "fineweb.line_punct_thr",
+    "fineweb.short_line_thr", "fineweb.char_duplicates_ratio",
+)  # fmt: skip
 LEAST: dict[str, float] = {
     "seed": 0,
     "data.heldout_modulus": 0,
@@ -27,6 +36,7 @@ LEAST: dict[str, float] = {
     "stages.corpus.shard_mb": 1,
     "stages.corpus.heartbeat_seconds": 1,
     "dedup.n_grams": 1,
+    **{f"filter.length.{name}": 0 for name in ("min_chars", "max_chars", "min_words", "max_words")},
     "dedup.bands": 1,
     "dedup.rows": 1,
     "dedup.min_paragraph_words": 1,
@@ -113,12 +123,39 @@ def _corpus(root: Root) -> None:
     ):
         if value not in choices:
             raise ConfigError(f"{key}={value}: expected one of {', '.join(choices)}")
+    _rules(root.filter)
     if root.stages.tokens is not None:
         mixture.check(root.stages.tokens.mixture)
     if not 0 < root.dedup.threshold <= 1:
         raise ConfigError(f"dedup.threshold={root.dedup.threshold}: expected above 0 and at most 1, e.g. 0.5")
     if root.dedup.keep == "score" and "classifier" not in root.filter.rules:
         raise ConfigError("dedup.keep=score needs classifier among filter.rules: it gives the score")
+
+
+def _rules(config: Filter) -> None:
+    """What the chosen rules cannot do without, and shares that are none."""
+    needs = {
+        "decontaminate": ("files", config.decontaminate.files),
+        "classifier": ("model", config.classifier.model),
+        "bad_words": ("lists", config.bad_words.lists),
+        "toxicity": ("lists", config.toxicity.lists or config.toxicity.model),
+    }
+    for rule, (field, value) in needs.items():
+        if rule in config.rules and not value:
+            raise ConfigError(
+                f"filter.rules has {rule}, and filter.{rule}.{field} is empty; give a path on this machine"
+            )
+    if len(set(config.rules)) < len(config.rules):
+        raise ConfigError(f"filter.rules=[{','.join(config.rules)}]: a rule stands twice; name each once")
+    if unknown := [kind for kind in config.pii.kinds if kind not in PII_KINDS]:
+        raise ConfigError(f"filter.pii.kinds: there is no kind {unknown[0]!r}; there are {', '.join(PII_KINDS)}")
+    if config.words != "fast" and not config.words.startswith("spacy-"):
+        raise ConfigError(f"filter.words={config.words}: expected fast, or spacy-LANGUAGE, e.g. spacy-zh")
+    for key in SHARES:
+        rule, _, field = key.partition(".")
+        value = getattr(getattr(config, rule), field)
+        if not 0 <= value <= 1:
+            raise ConfigError(f"filter.{key}={value}: expected a share from 0 to 1")
 
 
 def _reference(root: Root) -> None:

@@ -69,7 +69,9 @@ def main(argv: list[str] | None = None) -> int:
 def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = _parser()
     args, unknown = parser.parse_known_args(argv)
-    if unknown:
+    if getattr(args, "question", "") == "train-classifier":
+        args.rest = argv[argv.index("train-classifier") + 1 :]  # its own parser's, --help too
+    elif unknown:
         if hasattr(args, "overrides") and not any(u.startswith("-") for u in unknown):
             args.overrides += unknown
         else:
@@ -128,26 +130,37 @@ def _corpus_parsers(corpus: argparse.ArgumentParser) -> None:
     sample.add_argument("-n", type=int, default=5, help="how many; 5 unless told")
     sample.add_argument("--seed", type=int, default=1)
     for question in (why, sample):
-        question.add_argument("--corpus", default="corpus", help="NAME or NAME@vN, or an artifact's folder")
+        question.add_argument("--corpus", help="NAME or NAME@vN, or an artifact's folder; the newest unless told")
         question.add_argument("--json", action="store_true", help="machine-readable")
         question.add_argument("--store", default=os.environ.get("FMTRAIN_STORE", DEFAULT_STORE))
-    train = verbs.add_parser("train-classifier", help="a quality classifier for filter.classifier", add_help=False)
-    train.add_argument("options", nargs=argparse.REMAINDER, help="see fmtrain corpus train-classifier --help")
+    verbs.add_parser("train-classifier", help="a quality classifier for filter.classifier", add_help=False)
 
 
 def _corpus(args: argparse.Namespace) -> int:
     """The corpus wing answers in a process of its own: this one imports none of it."""
     if args.question == "train-classifier":
-        return subprocess.run([sys.executable, "-m", "data_pipelines.train_classifier", *args.options]).returncode
-    folder = Path(os.path.expanduser(args.corpus))
-    if not (folder / "ledger.parquet").is_file():
-        folder = store_at(args.store).get(args.corpus, "corpus").path
+        return subprocess.run([sys.executable, "-m", "data_pipelines.train_classifier", *args.rest]).returncode
+    folder = _corpus_folder(store_at(args.store), args.corpus)
     words = [args.question, *(["--json"] if args.json else [])]
     if args.question == "why":
         words += ["--", args.id]
     else:
         words += ["-n", str(args.n), "--seed", str(args.seed), *(["--rule", args.rule] if args.rule else [])]
     return subprocess.run([sys.executable, "-m", "data_pipelines.ledger", str(folder), *words]).returncode
+
+
+def _corpus_folder(store: Store, given: str | None) -> Path:
+    """The corpus that is asked about; of several in the store the newest."""
+    if given is None:
+        newest = max(store.artifacts("corpus"), key=lambda a: a.manifest.created, default=None)
+        if newest is None:
+            raise ConfigError(
+                f"no corpus in {store.root} yet; make one: fmtrain run recipe=corpus_web data.files=FILES"
+            )
+        print(f"of {newest.ref}:", file=sys.stderr)
+        return newest.path
+    folder = Path(os.path.expanduser(given))
+    return folder if (folder / "ledger.parquet").is_file() else store.get(given, "corpus").path
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -37,6 +37,7 @@ GROUPS: dict[str, type] = {
     "checkpoint": training.Checkpoint,
 }
 CONFIG_MODULE = "fmtrain.conf"
+_KINDS = {"Float": ("a number", "0.5"), "Integer": ("a whole number", "4"), "Boolean": ("true or false", "true")}
 
 
 def register() -> None:
@@ -220,6 +221,9 @@ def _readable(error: BaseException) -> str:
     """OmegaConf's message with the key in front and without its internals."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     key = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), "")
+    wrong = re.match(r"Value (.*) of type '.*' could not be converted to (\w+)", lines[0])
+    if wrong and key and wrong[2] in _KINDS:
+        return f"{key}: {wrong[1]} is not {_KINDS[wrong[2]][0]}; e.g. {key}={_KINDS[wrong[2]][1]}"
     return f"{key}: {lines[0]}" if key and key not in lines[0] else lines[0]
 
 

@@ -97,7 +97,7 @@ class _Builder:
         self.on = {name: stage for name, stage in vars(root.stages).items() if stage is not None}
         self.data = sources(root.data) if {"corpus", "examples"} & set(self.on) else []
         self.base = self._base()
-        self.rules = absolute(root.filter)
+        self.rules = plugins.narrowed(absolute(root.filter))
 
     def build(self) -> Graph:
         self._leave_out()

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import orjson
 import zstandard
@@ -73,7 +74,8 @@ def _lines(source: Source) -> Iterator[bytes]:
             if source.name.endswith(".gz"):
                 yield from gzip.GzipFile(fileobj=raw)
             elif source.name.endswith(".zst"):
-                with zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as stream:
+                decoder = zstandard.ZstdDecompressor(max_window_size=1 << 31)  # zstd --long=31
+                with decoder.stream_reader(raw, read_across_frames=True) as stream:
                     yield from io.BufferedReader(stream)
             else:
                 yield from raw
@@ -145,6 +147,7 @@ def _files(patterns: list[str]) -> list[Source]:
             raise InputError(f"data.files: no file matches {pattern!r} (looked for {where})")
         paths.update(hits)
     named = sorted(_names(paths).items())
+    _check_distinct(named)
     if not any(remote.is_url(path) for path in paths):
         return [identify(path, name) for path, name in named]
     with ThreadPoolExecutor(_REQUESTS) as pool:
@@ -160,3 +163,18 @@ def _names(paths: set[str]) -> dict[str, str]:
     plain = {path: remote.plain(path) for path in paths}
     base = os.path.commonpath([os.path.dirname(p) for p in plain.values()])
     return {path: os.path.relpath(name, base) for path, name in plain.items()}
+
+
+def _check_distinct(named: list[tuple[str, str]]) -> None:
+    """Two inputs of one name are one to all that comes later. A query's values are not shown: they may be secret."""
+    seen: dict[str, str] = {}
+    for path, name in named:
+        if (other := seen.setdefault(name, path)) != path:
+            queries = [dict(parse_qsl(urlsplit(p).query, keep_blank_values=True)) for p in (other, path)]
+            keys = sorted(k for k in queries[0].keys() | queries[1].keys() if queries[0].get(k) != queries[1].get(k))
+            how = f" (they differ in the query's {', '.join(keys)})" if keys else ""
+            raise InputError(
+                f"data.files: {remote.plain(other)} and {remote.plain(path)}{how} are both named {name!r}, and every "
+                "input needs a name of its own. Copy them here under different names, or give URLs that differ before "
+                "the '?'"
+            )

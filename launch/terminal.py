@@ -3,10 +3,13 @@
 import json
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
+
+from fmtrain.run.worker import SAID
 
 PLAIN_EVERY = 15.0  # seconds between progress lines where the output is no terminal
 
@@ -33,11 +36,12 @@ class Live:
 
     def __init__(self, stage: str, path: Path, out: TextIO | None = None) -> None:
         self.stage, self.path, self.out = stage, path, out or sys.stdout
-        self.tty = self.out.isatty()
+        self.tty, self.heard = self.out.isatty(), 0
         self.begun, self.last, self.shown = time.monotonic(), time.monotonic(), ""
 
     def poll(self) -> None:
         """Show how far the stage is, when there is something new to show."""
+        self._say()
         state = read_progress(self.path)
         if self.tty:
             line = self._line(state)[: shutil.get_terminal_size().columns - 1]
@@ -50,7 +54,21 @@ class Live:
                 self.shown = line
                 print(line, file=self.out, flush=True)
 
+    def _say(self) -> None:
+        """Pass on what the stage has announced since the last look."""
+        try:
+            with open(self.path.with_name(SAID), encoding="utf-8") as f:
+                f.seek(self.heard)
+                text = f.read()
+                self.heard = f.tell()
+        except OSError:
+            return
+        if text:
+            self.out.write("\r\x1b[2K" if self.tty else "")
+            print(textwrap.indent(text.rstrip("\n"), "    "), file=self.out, flush=True)
+
     def close(self, line: str) -> None:
+        self._say()
         self.out.write("\r\x1b[2K" if self.tty else "")
         print(line, file=self.out, flush=True)
 

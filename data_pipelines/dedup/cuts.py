@@ -4,6 +4,7 @@ Knows rows, ranks and code points; which parts are copies is the affair of spans
 """
 
 import functools
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -64,6 +65,20 @@ def by_row(paths: Sequence[Path], form: Form) -> Iterator[tuple[int, Records]]:
             yield int(records["row"][first]), records[first:end]
 
 
+def together(folder: Path, steps: list[str], rank: int) -> Iterator[tuple[int, dict[str, Records]]]:
+    """Rows in ascending order, and each one's records of CUT by step."""
+    streams = {step: by_row(runs_of(folder / f"dedup-{step}", rank), CUT) for step in steps}
+    heads = {step: head for step, stream in streams.items() if (head := next(stream, None))}
+    while heads:
+        row = min(row for row, _ in heads.values())
+        yield row, {step: records for step, (at, records) in heads.items() if at == row}
+        for step in [step for step, (at, _) in heads.items() if at == row]:
+            if following := next(streams[step], None):
+                heads[step] = following
+            else:
+                del heads[step]
+
+
 @dataclass(frozen=True)
 class Text:
     """A document that document deduplication has left."""
@@ -86,6 +101,15 @@ def texts(folder: Path, corpus: Corpus, gone: Path, rank: int) -> Iterator[Text]
         first += len(index)
 
 
+def ordinals(folder: Path, corpus: Corpus, rank: int, rows: Iterable[int]) -> Iterator[int]:
+    """The ordinals of a rank's rows that are asked for in ascending order."""
+    every = (number for _, some, _ in chunks(folder, corpus, rank, None) for number in some.tolist())
+    at = int(corpus.parts.base[rank])
+    for row in rows:
+        yield next(itertools.islice(every, row - at, None))
+        at = row + 1
+
+
 def united(spans: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """(n, 2) starts and ends -> the same ground in disjoint spans, ascending; touching ones are one."""
     if not len(spans):
@@ -95,6 +119,13 @@ def united(spans: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     begins = np.flatnonzero(np.concatenate([[True], spans[1:, 0] > reach[:-1]]))
     ends = np.concatenate([reach[begins[1:] - 1], reach[-1:]])
     return np.stack([spans[begins, 0], ends], axis=1)
+
+
+def joined(text: str, spans: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Disjoint spans, those with nothing but white space between them made one."""
+    far = [not text[end:start].isspace() for end, start in zip(spans[:-1, 1], spans[1:, 0], strict=True)]
+    first = np.flatnonzero([True, *far])
+    return np.stack([spans[first, 0], np.append(spans[first[1:] - 1, 1], spans[-1:, 1])], axis=1)
 
 
 def without(text: str, spans: Iterable[Sequence[int]]) -> str:

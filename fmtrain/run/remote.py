@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from fmtrain.errors import ConfigError, InputError
+from fmtrain.errors import ConfigError, InputError, Unavailable
 
 BLOCK = 4 << 20  # bytes a request: what is held of a file, and the most that a cut connection costs
 LEAST = 64 << 10  # bytes a request on a line that keeps being cut
@@ -82,16 +82,20 @@ def describe(url: str) -> tuple[int, str]:
 
 
 def attempt(url: str, call: Callable[[], T]) -> T:
-    """What `call` returns; a connection that fails is tried again, what cannot be mended so is an InputError."""
+    """What `call` returns; a connection that fails is tried again, what cannot be mended so is an InputError.
+
+    Unavailable where it still fails after all attempts.
+    """
     begun = time.monotonic()
     for wait in (*WAITS, None):
         try:
             return call()
-        except _FINAL as e:
-            raise refused(url, e) from None
-        except _failures() as e:
-            if wait is None or _is_credentials(e) or time.monotonic() > begun + PATIENCE:
+        except _failures() as raised:
+            e = _behind(url, raised)
+            if isinstance(e, _FINAL) or _is_final(e):
                 raise refused(url, e) from None
+            if wait is None or time.monotonic() > begun + PATIENCE:
+                raise Unavailable(str(refused(url, e))) from None
         time.sleep(wait)
     raise AssertionError("the last attempt returns or raises")
 
@@ -99,6 +103,8 @@ def attempt(url: str, call: Callable[[], T]) -> T:
 def refused(url: str, error: BaseException) -> InputError:
     """What to say of a URL that cannot be read, with the variables to set."""
     what = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if scheme(url) == "https":
+        what = re.sub(r"\?[^\s'\"]*", "?..", what)  # clients quote the whole URL, and a query may hold a signature
     missing = isinstance(error, FileNotFoundError)
     mend = "Check the name" if missing else "Check the connection"
     if (variables := _ENVIRONMENT.get(scheme(url))) is not None:
@@ -107,18 +113,34 @@ def refused(url: str, error: BaseException) -> InputError:
 
 
 def _failures() -> tuple[type[BaseException], ...]:
-    """What a cut or refused connection raises in the clients that are loaded; not all of it is an OSError."""
+    """What a request that fails raises in the clients that are loaded; not all of it is an OSError."""
     known = (
         ("aiohttp", "ClientError"),
         ("botocore.exceptions", "BotoCoreError"),
         ("gcsfs.retry", "HttpError"),
         ("google.auth.exceptions", "GoogleAuthError"),
     )
-    return (OSError, *(getattr(sys.modules[module], name) for module, name in known if module in sys.modules))
+    return (
+        OSError,
+        NotImplementedError,
+        *(getattr(sys.modules[module], name) for module, name in known if module in sys.modules),
+    )
 
 
-def _is_credentials(error: BaseException) -> bool:
-    return any("Credentials" in cls.__name__ for cls in type(error).__mro__)
+def _behind(url: str, error: BaseException) -> BaseException:
+    """fsspec says of every HTTP failure that the file is not there: what happened is its cause."""
+    cause = error.__cause__
+    if scheme(url) != "https" or not isinstance(error, FileNotFoundError) or not isinstance(cause, _failures()):
+        return error
+    return error if getattr(cause, "status", None) in (404, 410) else cause
+
+
+def _is_final(error: BaseException) -> bool:
+    """Whether the same request would be refused again: credentials, or a server's answer that it is not to be had."""
+    if any("Credentials" in cls.__name__ or cls.__name__ == "RefreshError" for cls in type(error).__mro__):
+        return True
+    status = str(getattr(error, "status", None) or getattr(error, "code", None) or "")  # aiohttp's, gcsfs'
+    return re.fullmatch("4[0-9][0-9]", status) is not None and status not in ("408", "425", "429")
 
 
 class RemoteFile(io.RawIOBase):

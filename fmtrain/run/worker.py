@@ -23,6 +23,7 @@ from fmtrain.run.stage import Stage, read_stage
 from fmtrain.run.storage import disk_errors, fresh_dir, fsync_tree, write_json
 
 LOCK_WAIT = 20.0  # seconds; a killed run's last worker is gone well within this
+SAID = "said.txt"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -84,6 +85,13 @@ class Progress:
         tmp = self.path.with_suffix(".tmp")
         tmp.write_text(json.dumps(state))  # no fsync: this is on the training path, and worth nothing after a crash
         os.replace(tmp, self.path)
+
+
+def announce(stage: Stage, text: str) -> None:
+    """Say something that whoever started the run shall see: it goes to the log, and to the terminal from `said.txt`."""
+    print(text, file=sys.stderr, flush=True)
+    with open(stage.folder / SAID, "a", encoding="utf-8") as f:
+        f.write(text + "\n")
 
 
 def main(run: Callable[[Stage], Result], argv: list[str] | None = None) -> None:

@@ -26,6 +26,5 @@ class Dedup:
     max_repeats: int = 1  # how often a paragraph or line may stand in the corpus
     substring_words: int = 50  # a span of so many words that stands elsewhere too is a copy (Lee et al. 2022)
     substring_action: str = "cut"  # cut the repeated span, or drop the document
-    substring_drop_share: float = 0.5  # with cut: a document of which more was repeated is dropped
     alarm_cluster: int = 1000  # copies of one document from which we say so
     alarm_source_share: float = 0.5  # share of a source removed as copies from which we say so

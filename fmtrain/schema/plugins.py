@@ -96,17 +96,27 @@ def used(rules: Iterable[str], suffixes: Iterable[str]) -> list[Plugin]:
     return [describe(module) for module in sorted(modules)]
 
 
+def narrowed(config: Filter) -> Filter:
+    """The same without the settings of plug-ins' rules that are not applied: they belong to no corpus."""
+    ours = {f.name for f in dataclasses.fields(Filter)}
+    fields = [f for f in dataclasses.fields(config) if f.name not in ours and f.name in config.rules]
+    kind: type = Filter
+    if fields:
+        added = [(f.name, f.type, dataclasses.field(default_factory=f.default_factory)) for f in fields]
+        kind = dataclasses.make_dataclass("Filter", added, bases=(Filter,))
+    made: Filter = kind(**{f.name: getattr(config, f.name) for f in dataclasses.fields(kind)})
+    return made
+
+
 def describe(module: str) -> Plugin:
     """A plug-in's package, version and the hash of its source."""
     top = module.split(".")[0]
     packages = importlib.metadata.packages_distributions().get(top, [])
     version = importlib.metadata.version(packages[0]) if packages else "0"
     digest = hashlib.sha256()
-    file = sys.modules[top].__file__
-    if file is not None:
-        path = Path(file)
-        for source in sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]:
-            digest.update(source.relative_to(path.parent).as_posix().encode() + b"\0" + source.read_bytes())
+    path = Path(sys.modules[top].__file__ or sys.modules[module].__file__ or "")  # a namespace package has no file
+    for source in sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]:
+        digest.update(source.relative_to(path.parent).as_posix().encode() + b"\0" + source.read_bytes())
     return Plugin(module, packages[0] if packages else top, version, digest.hexdigest())
 
 

@@ -43,7 +43,8 @@ def make_parts(folder: Path, documents: Sequence[Made], tasks: int = 2) -> Parts
             for record, (line, doc) in zip(records, mine, strict=True):
                 row = orjson.dumps({"id": doc.id, "text": doc.text, "group": doc.id, "source": "made"}) + b"\n"
                 record["line"], record["offset"], record["size"] = line, lines.tell(), len(row)
-                record["bytes"], record["id"] = len(doc.text.encode()), xxhash.xxh3_64_intdigest(doc.id)
+                record["bytes"] = len(doc.text.encode())
+                record["id"] = record["group"] = xxhash.xxh3_64_intdigest(doc.id)
                 record["text"], record["normal"] = halves(doc.text), halves(normalise(doc.text))
                 record["url"] = xxhash.xxh3_64_intdigest(normalise_url(doc.url)) if doc.url else 0
                 record["date"], record["score"] = doc.date, doc.score

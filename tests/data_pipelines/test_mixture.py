@@ -55,7 +55,7 @@ def test_epochs_and_parts(
     assert ran.result.counts["mixture"]["code"]["tokens"] == sources["code"]["became"]["tokens"]
     assert sum(m["tokens"] for m in ran.result.counts["mixture"].values()) == ran.result.counts["tokens"]
     assert json.loads((ran.out / "mixture.json").read_text())["left_out"] == {"books": 20}
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     assert printed.index("planned") < printed.index("left out, without a weight: 20 documents of 1 sources")
     assert "cut" in printed and "repeated" in printed
 

@@ -231,3 +231,16 @@ def test_what_to_try_next_can_be_pasted(overrides: list[str], words: list[str], 
     assert sum(word.startswith("recipe=") for word in planned) == 1
     assert main(planned[planned.index("plan") :]) == 0
     assert main(models[models.index("models") :]) == 0
+
+
+def test_the_classifiers_trainer_takes_its_own_options(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.cli", "corpus", "train-classifier", "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "--positive" in done.stdout
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("".join(f'{{"text": "buy cheap pills now {n}"}}\n' for n in range(40)))
+    good = tmp_path / "good.jsonl"
+    good.write_text("".join(f'{{"text": "the theorem follows from lemma {n}"}}\n' for n in range(40)))
+    options = ["--positive", str(good), "--negative", str(bad), "--out", str(tmp_path / "model.bin")]
+    assert main(["corpus", "train-classifier", *options]) == 0 and (tmp_path / "model.bin").is_file()

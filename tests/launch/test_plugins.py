@@ -103,6 +103,17 @@ def test_a_plugin_brings_a_rule_and_a_reader(toy: Path, words: Path, tmp_path: P
     assert "plugins" in changed.stdout and "reuse" not in changed.stdout
 
 
+def test_a_plugin_that_is_not_used_changes_nothing(toy: Path, words: Path, tmp_path: Path) -> None:
+    file = words.with_suffix(".jsonl")
+    file.write_text("".join(json.dumps({"text": f"document {n}"}) + "\n" for n in range(9)))
+    done = run(toy, tmp_path, f"data.files={file}", "filter=none")
+    assert done.returncode == 0, done.stdout + done.stderr
+    without = fmtrain(
+        "plan", "recipe=corpus_web", "dedup=exact", f"store={tmp_path}", f"data.files={file}", "filter=none"
+    )
+    assert "reuse" in without.stdout, without.stdout
+
+
 def test_without_the_package_its_rule_is_unknown(words: Path, tmp_path: Path) -> None:
     done = fmtrain("plan", "recipe=corpus_web", f"data.files={words}", "filter.rules=[vowels]", f"store={tmp_path}")
     assert done.returncode == 2 and "vowels" in done.stderr and "gopher_quality" in done.stderr

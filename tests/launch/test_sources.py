@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.schema.sources import Local, Rows, Stdlib
@@ -31,6 +32,16 @@ def test_names_of_urls() -> None:
     assert mixed == {"s3://b/a": "s3://b/a", "/x/y/a": "y/a", "/x/z": "z"}
 
 
+def test_two_inputs_of_one_name_are_refused() -> None:
+    """Before anything is asked of the servers; what the queries hold is not shown."""
+    urls = ["https://h/get?file=a.jsonl&sig=secret", "https://h/get?file=b.jsonl&sig=secret", "https://h/x/other.jsonl"]
+    with pytest.raises(InputError, match=r"https://h/get and https://h/get \(they differ in the query's file\)") as e:
+        sources(Local(files=urls))
+    assert "both named 'get'" in str(e.value) and "different names" in str(e.value) and "secret" not in str(e.value)
+    with pytest.raises(InputError, match=r"s3://b/x/a and s3://b/x//a are both named|s3://b/x//a and s3://b/x/a are"):
+        sources(Local(files=["s3://b/x/a", "s3://b/x//a"]))
+
+
 def test_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.files is empty"):
         sources(Local())
@@ -45,6 +56,15 @@ def test_the_standard_library_is_known_by_content() -> None:
     found = sources(Stdlib(modules=["json", "this"]))
     assert {"json/__init__.py", "this.py"} <= {s.name for s in found}
     assert all(s.sha256 and s.size for s in found)
+
+
+def test_forms_of_rows_behind_a_long_window(tmp_path: Path) -> None:
+    params = zstandard.ZstdCompressionParameters.from_level(3, window_log=31)
+    packer = zstandard.ZstdCompressor(compression_params=params).compressobj()
+    packed = packer.compress(b'{"prompt": "q", "completion": "a"}\n') + packer.flush()
+    (tmp_path / "r.jsonl.zst").write_bytes(packed)
+    data = Rows(files=[str(tmp_path / "r.jsonl.zst")])
+    assert forms(data, sources(data)) == {"prompt_completion"}
 
 
 def test_forms_of_rows(tmp_path: Path) -> None:

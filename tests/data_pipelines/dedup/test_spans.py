@@ -30,6 +30,7 @@ class Found:
     gone: dict[str, tuple[str, str, float]]
     counts: dict[str, int]
     order: list[str]  # ids, the best first
+    stays: dict[str, set[int]]  # code points that are left, by id
 
 
 def found(documents: Sequence[Made], steps: Sequence[str], tasks: int = 2, **settings: Any) -> Found:
@@ -41,23 +42,28 @@ def found(documents: Sequence[Made], steps: Sequence[str], tasks: int = 2, **set
         texts = {d["id"]: d["text"] for rank in range(tasks) for d in parts.documents(rank)}
         ids, rows = list(texts), result.open().tolist()
         ordered = [ids[row] for row in np.fromfile(order.rows_file(scheduler.parts), "<u8").tolist()]
-        left, gone = {}, {}
+        left, gone, stays = {}, {}, {}
         for row, (id_, (reason, keeper, value)) in enumerate(zip(ids, rows, strict=True)):
             if reason:
                 assert rows[keeper][0] == 0 and keeper != row
                 gone[id_] = (result.reasons[reason], ids[keeper], value)
             else:
                 left[id_] = cut.apply(row, texts[id_])
-        return Found(left, gone, result.counts, ordered)
+                cut_out = {i for start, end in cut.spans(row) for i in range(start, end)}
+                stays[id_] = set(range(len(texts[id_]))) - cut_out
+        return Found(left, gone, result.counts, ordered, stays)
 
 
 # ---------------------------------------------------------------------------------------------- the reference
 
 
-def reference_parts(documents: list[Made], step: str, config: Dedup) -> dict[str, set[int]]:
-    """Code points that go, by id; `documents` in the order of preference."""
+Copies = dict[str, list[tuple[set[int], str]]]  # by id: code points that are a copy, and the id of the keeper
+
+
+def reference_parts(documents: list[Made], step: str, config: Dedup) -> Copies:
+    """`documents` in the order of preference."""
     seen: dict[str, list[Made]] = {}
-    goes: dict[str, set[int]] = {d.id: set() for d in documents}
+    goes: Copies = {d.id: [] for d in documents}
     for document in documents:
         for start, end, after in units(document.text, step):
             text = document.text[start:end].strip()
@@ -67,7 +73,7 @@ def reference_parts(documents: list[Made], step: str, config: Dedup) -> dict[str
             learnt = [d for d in before if not d.heldout or d.earlier]
             late = document.heldout and not document.earlier and before[:1] == learnt[:1] != []
             if (len(before) >= config.max_repeats or late) and not document.earlier:
-                goes[document.id] |= set(range(start, after))
+                goes[document.id].append((set(range(start, after)), before[0].id))
             before.append(document)
     return goes
 
@@ -89,43 +95,53 @@ def units(text: str, step: str) -> list[tuple[int, int, int]]:
     return [(b[0][0], b[-1][1], after) for b, after in zip(blocks, ends, strict=True)]
 
 
-def reference_substring(documents: list[Made], n: int) -> dict[str, set[int]]:
+def reference_substring(documents: list[Made], n: int) -> Copies:
     first: dict[tuple[str, ...], tuple[str, int]] = {}
-    goes: dict[str, set[int]] = {d.id: set() for d in documents}
+    goes: Copies = {d.id: [] for d in documents}
     for document in documents:
         words = list(PATTERN.finditer(document.text))
-        marked: set[int] = set()
         for at in range(len(words) - n + 1):
             window = tuple(w.group() for w in words[at : at + n])
-            where = first.setdefault(window, (document.id, at))
-            if where == (document.id, at) or document.earlier:
+            keeper, there = first.setdefault(window, (document.id, at))
+            if (keeper, there) == (document.id, at) or document.earlier:
                 continue
-            begin = max(at, where[1] + n) if where[0] == document.id else at
-            marked |= set(range(begin, at + n))
-        for word in marked:
-            goes[document.id] |= set(range(*words[word].span()))
-            if word + 1 in marked:
-                goes[document.id] |= set(range(words[word].end(), words[word + 1].start()))
+            begin = max(at, there + n) if keeper == document.id else at
+            goes[document.id].append(({i for w in words[begin : at + n] for i in range(*w.span())}, keeper))
     return goes
+
+
+def reference_left(documents: list[Made], each: dict[str, Copies]) -> dict[str, str]:
+    """What is left of those that stay; only a keeper that stays counts."""
+    left: dict[str, str] = {}
+    for document in documents:
+        goes: set[int] = set()
+        for step, copies in each.items():
+            some = {
+                i for points, keeper in copies[document.id] if keeper in left or keeper == document.id for i in points
+            }
+            words = [w for w in PATTERN.finditer(document.text) if step == "substring"]
+            for word, after in zip(words, words[1:], strict=False):
+                if word.start() in some and after.start() in some:
+                    some |= set(range(word.end(), after.start()))
+            goes |= some
+        text = "".join(c for i, c in enumerate(document.text) if i not in goes)
+        if text.strip() or not goes:
+            left[document.id] = text
+    return left
 
 
 def check(
     documents: list[Made],
     steps: list[str],
     tasks: int,
-    expected: Callable[[list[Made]], dict[str, set[int]]],
+    expected: Callable[[list[Made]], dict[str, Copies]],
     **settings: Any,
 ) -> Found:
     """What is left of every document is what the reference leaves; white-only ones are gone."""
     seen = found(documents, steps, tasks, **settings)
     by_id = {d.id: d for d in documents}
-    goes = expected([by_id[id_] for id_ in seen.order])
-    for document in documents:
-        left = "".join(c for i, c in enumerate(document.text) if i not in goes[document.id])
-        if goes[document.id] and not left.strip():
-            assert document.id in seen.gone
-        else:
-            assert seen.left.get(document.id) == left, (document, seen.gone.get(document.id))
+    ordered = [by_id[id_] for id_ in seen.order]
+    assert seen.left == reference_left(ordered, expected(ordered))
     return seen
 
 
@@ -156,7 +172,7 @@ LINES = st.sampled_from(
 )
 def test_parts_as_the_reference(documents: list[Made], tasks: int, repeats: int, step: str) -> None:
     config = {"min_paragraph_words": 2, "max_repeats": repeats}
-    check(documents, [step], tasks, lambda ds: reference_parts(ds, step, Dedup(**config)), **config)
+    check(documents, [step], tasks, lambda ds: {step: reference_parts(ds, step, Dedup(**config))}, **config)
 
 
 @MANY
@@ -166,8 +182,8 @@ def test_parts_as_the_reference(documents: list[Made], tasks: int, repeats: int,
     n=st.integers(2, 6),
 )
 def test_substrings_as_the_reference(documents: list[Made], tasks: int, n: int) -> None:
-    expected = lambda ds: reference_substring(ds, n)  # noqa: E731
-    check(documents, ["substring"], tasks, expected, substring_words=n, substring_drop_share=2.0)
+    expected = lambda ds: {"substring": reference_substring(ds, n)}  # noqa: E731
+    check(documents, ["substring"], tasks, expected, substring_words=n)
 
 
 @MANY
@@ -175,12 +191,12 @@ def test_substrings_as_the_reference(documents: list[Made], tasks: int, n: int) 
 def test_steps_together_cut_what_each_cuts(documents: list[Made], tasks: int) -> None:
     config = Dedup(min_paragraph_words=2)
 
-    def expected(ds: list[Made]) -> dict[str, set[int]]:
-        each = [reference_parts(ds, step, config) for step in ("paragraphs", "lines")] + [reference_substring(ds, 3)]
-        return {d.id: set().union(*(goes[d.id] for goes in each)) for d in ds}
+    def expected(ds: list[Made]) -> dict[str, Copies]:
+        parts = {step: reference_parts(ds, step, config) for step in ("paragraphs", "lines")}
+        return parts | {"substring": reference_substring(ds, 3)}
 
     steps = ["paragraphs", "lines", "substring"]
-    seen = check(documents, steps, tasks, expected, min_paragraph_words=2, substring_words=3, substring_drop_share=2.0)
+    seen = check(documents, steps, tasks, expected, min_paragraph_words=2, substring_words=3)
     cut = sum(n for name, n in seen.counts.items() if name.endswith("cut_bytes"))
     whole = {d.id: len(d.text.encode()) for d in documents}
     assert cut == sum(whole[id_] - len(text.encode()) for id_, text in seen.left.items())
@@ -207,24 +223,20 @@ LONG = "The best of all by its length, " + " ".join(f"u{i}" for i in range(60))
 
 def test_the_repeated_span_is_cut_at_words_and_the_longest_document_keeps_it() -> None:
     documents = [Made("long", f"{LONG}. {SPAN_} end."), Made("short", f"Mine, {SPAN_}; and more of my own words here.")]
-    seen = found(documents, ["substring"], substring_words=12, substring_drop_share=0.9)
+    seen = found(documents, ["substring"], substring_words=12)
     assert seen.left == {"long": documents[0].text, "short": "Mine, ; and more of my own words here."}
     assert seen.counts["substring.cut_documents"] == 1 and seen.counts["substring.cut_bytes"] == len(SPAN_)
 
 
-def test_a_document_that_is_mostly_repeated_goes() -> None:
-    documents = [Made("long", f"{LONG} {SPAN_}"), Made("short", f"{SPAN_} a b")]
+def test_a_document_goes_whole_where_nothing_is_left_or_where_drop_says_so() -> None:
+    documents = [Made("long", f"{LONG} {SPAN_}"), Made("short", f"{SPAN_} a b"), Made("all", f" {SPAN_}\n")]
     seen = found(documents, ["substring"], substring_words=12)
-    reason, keeper, share = seen.gone["short"]
-    assert (reason, keeper) == ("dedup.substring", "long") and 0.9 < share < 1
+    assert seen.left == {"long": documents[0].text, "short": " a b"}
+    assert seen.gone == {"all": ("dedup.substring", "long", 1.0)} and seen.counts["dedup.substring"] == 1
     assert found(documents, ["substring"], substring_words=13).gone == {}
-    dropped = found(
-        [documents[0], Made("other", f"{SPAN_} {LONG[:200][::-1]}")],
-        ["substring"],
-        substring_words=12,
-        substring_action="drop",
-    )
-    assert list(dropped.gone) == ["other"]
+    dropped = found(documents, ["substring"], substring_words=12, substring_action="drop")
+    assert {id_: keeper for id_, (_, keeper, _) in dropped.gone.items()} == {"short": "long", "all": "long"}
+    assert 0.9 < dropped.gone["short"][2] < 1 and dropped.left == {"long": documents[0].text}
 
 
 def test_what_repeats_itself_is_cut_but_never_goes() -> None:
@@ -238,10 +250,10 @@ def test_held_out_loses_to_training_and_earlier_is_never_cut() -> None:
     long = Made("held", f"{LONG}\n\n{SPAN_}", heldout=True)
     documents = [long, Made("train", f"{SPAN_}\n\nmine alone"), Made("early", f"{SPAN_}\n\nof before", earlier=True)]
     for steps in (["paragraphs"], ["lines"], ["substring"]):
-        seen = found(documents, steps, substring_words=12, substring_drop_share=1.5)
+        seen = found(documents, steps, substring_words=12)
         assert SPAN_ not in seen.left["held"] and SPAN_ not in seen.left["train"]
         assert seen.left["early"] == documents[2].text
-        two = found(documents[:2], steps, substring_words=12, substring_drop_share=1.5, max_repeats=2)
+        two = found(documents[:2], steps, substring_words=12, max_repeats=2)
         assert SPAN_ not in two.left["held"] and two.left["train"] == documents[1].text
 
 
@@ -304,6 +316,6 @@ def test_licences_as_the_reference(shared_data: Path) -> None:
     with gzip.open(shared_data / "dedup" / "spdx_licenses.jsonl.gz", "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line, _ in zip(lines, range(80), strict=False)]
     documents = [Made(str(i), row["text"], heldout=i % 9 == 0) for i, row in enumerate(rows)]
-    expected = lambda ds: reference_substring(ds, 50)  # noqa: E731
-    seen = check(documents, ["substring"], 3, expected, substring_drop_share=2.0)
+    expected = lambda ds: {"substring": reference_substring(ds, 50)}  # noqa: E731
+    seen = check(documents, ["substring"], 3, expected)
     assert seen.counts["substring.cut_documents"] > 10

@@ -13,11 +13,12 @@ class Files(http.server.BaseHTTPRequestHandler):
 
     files: dict[str, bytes]
     ranges = True
+    status = 0  # of every answer, where it is set
 
     def _answer(self, body: bool) -> None:
         content = self.files.get(self.path.partition("?")[0])
-        if content is None:
-            self.send_error(404)
+        if content is None or self.status:
+            self.send_error(self.status or 404)
             return
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if self.ranges else None
         self.send_response(206 if wanted else 200)

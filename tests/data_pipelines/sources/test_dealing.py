@@ -1,11 +1,15 @@
-"""How files are dealt to tasks and set apart; a peer's documents, a plug-in's reader, and the page on both."""
+"""How files are dealt to tasks and set apart, signs of life; a peer's documents, a plug-in's reader, the page."""
 
+import gzip
 import hashlib
+import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import xxhash
 
 from data_pipelines import sources
 from data_pipelines.document import Document
@@ -39,6 +43,28 @@ def test_heldout_is_by_group() -> None:
     assert held == [g for g in groups if int(hashlib.sha256(g.encode()).hexdigest(), 16) % 20 == 0]
     assert 60 < len(held) < 140
     assert not any(sources.is_heldout(g, 0) for g in groups)
+
+
+def test_the_group_of_a_document_without_id_is_its_text(tmp_path: Path) -> None:
+    """Not its file: the same text is held out or not wherever it lies."""
+    first = read(Local(), source(tmp_path / "a.jsonl", b'{"text": "x"}\n{"text": "\xc3\xa4"}\n'))
+    second = read(Local(), source(tmp_path / "b.jsonl", b'{"text": "\xc3\xa4", "id": ""}\n{"text": "y", "id": 5}\n'))
+    groups = [r.group for r in (*first, *second) if isinstance(r, Document)]
+    assert groups[1] == groups[2] == xxhash.xxh3_128_hexdigest("ä".encode()) != groups[0] and groups[3] == "5"
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.txt", "a.warc", "a.py"])
+def test_reading_gives_signs_of_life(tmp_path: Path, name: str) -> None:
+    """Once a chunk, also where the rest of the file is only hashed: the second of two tasks has no record there."""
+    content = lines_of(10_000)
+    content = b"# " + content.replace(b"\n", b" ") if name == "a.py" else content
+    signs: list[int] = []
+    src = source(tmp_path / name, gzip.compress(content) if name.endswith(".gz") else content)
+    unit = Unit(src, 1 if name == "a.py" else 2, 0 if name == "a.py" else 1, 0)
+    watched = replace(unit, alive=lambda: signs.append(1))
+    records = list(sources.read(Stdlib() if name == "a.py" else Local(max_line_mb=1), watched))
+    assert len(signs) >= max(src.size >> 18, 1) and len(records) in (0, 1, 5000)
+    assert watched == unit and pickle.loads(pickle.dumps(unit)) == unit
 
 
 def test_an_input_is_read_once_for_its_hash(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from data_pipelines import sources
 from data_pipelines.document import Document
-from data_pipelines.sources import Fault
-from fmtrain.errors import InputError
+from data_pipelines.sources import Fault, hub
+from data_pipelines.sources.fields import group_of
+from fmtrain.errors import InputError, Unavailable
 from fmtrain.schema.sources import Hub
 from launch.sources import sources as plan
 
@@ -66,6 +67,33 @@ def test_a_row_that_is_none_and_a_shard_that_is_cut(tmp_path: Path) -> None:
     (found,) = read(Hub(path=str(folder)), 1)
     (fault,) = [f for f in found if isinstance(f, Fault)]
     assert fault.reason == "damaged" and len(found) == 81 and "shard 1" in fault.detail
+
+
+def test_a_date_that_python_does_not_have(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    dates = pa.array([0, 10**15, 86_400], pa.timestamp("s"))
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "date": dates}), tmp_path / "set" / "train.parquet")
+    for tasks in (1, 2):
+        found = [r for part in read(Hub(path=str(tmp_path / "set")), tasks) for r in part if isinstance(r, Document)]
+        assert sorted((r.text, r.meta.get("date")) for r in found) == [("a", 0), ("b", None), ("c", 86_400)]
+        assert sum(r.counts.get("unreadable.date", 0) for r in found) == 1
+        assert all(r.group == group_of(r.text) for r in found)
+
+
+def test_a_hub_that_does_not_answer_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Away:
+        num_shards = 1
+
+        def shard(self, num_shards: int, index: int) -> Any:
+            yield pa.table({"text": ["a"]})
+            raise DatasetGenerationError("reading failed") from ConnectionResetError("cut")
+
+    from datasets.exceptions import DatasetGenerationError
+
+    monkeypatch.setattr(hub, "_open", lambda data, unit: Away())
+    data = Hub(path="owner/name", revision="0" * 40)
+    with pytest.raises(Unavailable, match=r"data\.path=owner/name: the hub does not answer: ConnectionResetError: cut"):
+        read(data, 1)
 
 
 def test_a_folder_is_known_by_its_files(tmp_path: Path) -> None:

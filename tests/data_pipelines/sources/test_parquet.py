@@ -73,7 +73,38 @@ def test_damage_costs_its_row_group(tmp_path: Path) -> None:
     found = read(path, 2)
     (fault,) = [r for r in found if isinstance(r, Fault)]
     assert (fault.reason, fault.offset) == ("damaged", 1000) and "1000 rows of row group 1" in fault.detail
+    assert fault.records == 1000
     assert sorted(r.line for r in found if isinstance(r, Document)) == [*range(1000), *range(2000, 3000)]
+
+
+def test_a_date_that_python_does_not_have(tmp_path: Path) -> None:
+    """It is left out and counted, also within a struct; its row and the others are read."""
+    far = pa.array([0, 10**15, None, 86_400], pa.timestamp("s"))
+    seen = pa.array([1, 2, 3, 2**31 - 1], pa.int32()).view(pa.date32())
+    meta = pa.StructArray.from_arrays([seen, pa.array(["u0", "u1", "u2", "u3"])], ["seen", "url"])
+    table = pa.table({"text": ["a", "b", "c", "d"], "date": far, "meta": meta})
+    pq.write_table(table, tmp_path / "a.parquet")
+    found = read(tmp_path / "a.parquet")
+    assert [(r.text, r.meta, r.counts) for r in found if isinstance(r, Document)] == [
+        ("a", {"date": 0}, {}),
+        ("b", {}, {"unreadable.date": 1}),
+        ("c", {}, {}),
+        ("d", {"date": 86_400}, {}),
+    ]
+    found = read(tmp_path / "a.parquet", data=Local(date_key="meta.seen", url_key="meta.url"))
+    assert [r.meta for r in found if isinstance(r, Document)] == [
+        {"url": "u0", "date": 86_400}, {"url": "u1", "date": 172_800}, {"url": "u2", "date": 259_200}, {"url": "u3"},
+    ]  # fmt: skip
+    assert found[3].counts == {"unreadable.date": 1}  # type: ignore[union-attr]
+
+
+def test_a_zone_that_nobody_knows_and_an_id_that_is_no_value(tmp_path: Path) -> None:
+    when = pa.array([5, 6], pa.timestamp("s", "Nowhere/Else"))
+    ids = pa.array([10**15, 1], pa.timestamp("s"))
+    pq.write_table(pa.table({"text": ["a", "b"], "date": when}), tmp_path / "a.parquet")
+    assert [r.counts for r in read(tmp_path / "a.parquet") if isinstance(r, Document)] == [{"unreadable.date": 1}] * 2
+    pq.write_table(pa.table({"text": ["a", "b"], "id": ids}), tmp_path / "b.parquet")
+    assert [r.reason for r in read(tmp_path / "b.parquet") if isinstance(r, Fault)] == ["bad_id"] * 2
 
 
 @pytest.mark.parametrize("cut", [0, 3, 300, -1])

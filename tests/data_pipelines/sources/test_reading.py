@@ -92,7 +92,7 @@ def test_a_bad_line_costs_itself_alone(tmp_path: Path, suffix: str) -> None:
         assert content[: fault.offset].count(b"\n") == fault.line - 1
 
 
-def test_what_is_no_fault(tmp_path: Path) -> None:
+def test_what_is_no_fault_and_blank_lines(tmp_path: Path) -> None:
     lines = [
         b'\xef\xbb\xbf{"id": "bom", "text": "a"}',
         b"",
@@ -105,13 +105,14 @@ def test_what_is_no_fault(tmp_path: Path) -> None:
         b'{"id": "last", "text": "", "url": null}',
     ]
     records = read(Local(), source(tmp_path / "a.jsonl", b"\n".join(lines)))
-    assert not faults(records)
+    assert [(f.reason, f.line) for f in faults(records)] == [("blank_line", 2), ("blank_line", 3)]
     documents = [r for r in records if isinstance(r, Document)]
     offsets = [len(b"\n".join(lines[:i])) + 1 for i in (3, 5, 6, 7)]
     assert [d.id for d in documents] == ["bom", *(f"a.jsonl:{o}" if i != 1 else "7" for i, o in
                                          enumerate([offsets[0], 0, *offsets[1:]])), "last"]  # fmt: skip
     assert documents[5].text == "nul \0, 😀 and 😀" and documents[6].text == ""
-    assert all(d.file == "a.jsonl" and d.source == "a" and d.group == d.id for d in documents)
+    assert all(d.file == "a.jsonl" and d.source == "a" for d in documents)
+    assert [d.group == d.id for d in documents] == [not d.id.startswith("a.jsonl:") for d in documents]
     assert [d.line for d in documents] == sorted({d.line for d in documents})
 
 
@@ -172,11 +173,34 @@ def test_ranges_of_a_plain_file(lines: list[bytes], stride: int) -> None:
         ]
     expected, at = [], 0
     for i, line in enumerate(lines):
-        if (bare := line.removeprefix(b"\xef\xbb\xbf") if i == 0 else line).strip():
-            expected.append((at, bare))
+        if i < len(lines) - 1 or line:  # the end of the last line begins no other
+            expected.append((at, line.removeprefix(b"\xef\xbb\xbf") if i == 0 else line))
         at += len(line) + 1
     assert [(f.offset, f.data) for f in faults(found)] == expected and len(found) == len(expected)
     assert hashes == {"a.jsonl": hashlib.sha256(content).hexdigest()}
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+@pytest.mark.parametrize("ranges", [False, True])
+def test_blank_lines_are_counted(tmp_path: Path, stride: int, ranges: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them, whoever reads them; the end of the last line begins no other."""
+    monkeypatch.setattr(local, "RANGES", 0 if ranges else 1 << 60)
+    src = source(tmp_path / "a.jsonl", b'\n{"text": "a"}\n \t\r\n\n{"text": "b"}\n\n')
+    records = [r for offset in range(stride) for r in read(Local(), src, stride, offset)]
+    assert sorted(texts(records)) == ["a", "b"]
+    assert sorted((f.offset, f.reason) for f in faults(records)) == [(n, "blank_line") for n in (0, 15, 19, 34)]
+
+
+def test_a_long_window_is_no_damage(tmp_path: Path) -> None:
+    """zstd --long=31 looks back 2 GiB; of that the decoder holds what there is."""
+    content = lines_of(2000)
+    packer = zstandard.ZstdCompressor(
+        compression_params=zstandard.ZstdCompressionParameters.from_level(3, window_log=31, write_checksum=True)
+    ).compressobj()  # which does not know the size, and so says the window
+    packed = packer.compress(content) + packer.flush()
+    assert zstandard.get_frame_parameters(packed).window_size == 1 << 31
+    records = read(Local(), source(tmp_path / "a.jsonl.zst", packed))
+    assert len(texts(records)) == len(records) == 2000
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])

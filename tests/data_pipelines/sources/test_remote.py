@@ -3,18 +3,23 @@
 import gzip
 import hashlib
 import http.server
+import io
 import itertools
+import json
 import threading
 from collections.abc import Iterator
 from typing import Any
 from urllib.request import Request, urlopen
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from data_pipelines import sources
 from data_pipelines.document import Document
 from data_pipelines.sources import Hashes
-from fmtrain.errors import ConfigError, InputError
+from data_pipelines.tasks import MAX_RETRIES, Failure, Retries
+from fmtrain.errors import ConfigError, InputError, Unavailable
 from fmtrain.run import remote
 from fmtrain.run.sources import identify
 from fmtrain.schema.sources import Local
@@ -112,8 +117,45 @@ def test_a_store_that_stays_away_is_an_error(s3: Any, reach: Any) -> None:
     reach(proxy.port)
     (found,) = plan(Local(files=["s3://bucket/data/a.jsonl"]))
     proxy.cut = lambda: 0
-    with pytest.raises(InputError, match=r"s3://bucket/data/a\.jsonl cannot be read: .*AWS_ENDPOINT_URL"):
+    with pytest.raises(Unavailable, match=r"s3://bucket/data/a\.jsonl cannot be read: .*AWS_ENDPOINT_URL"):
         read([found])
+    proxy.close()
+
+
+def test_an_outage_that_ends_is_over_with_the_task_s_next_attempt(s3: Any, reach: Any) -> None:
+    proxy = Proxy(s3[0])
+    reach(proxy.port)
+    (found,) = plan(Local(files=["s3://bucket/data/a.jsonl"]))
+    proxy.cut = lambda: 0
+    retries = Retries("read")
+    with pytest.raises(Unavailable) as error:
+        read([found])
+    retries.failed(0, Failure(str(error.value), "here", "", error.value))
+    proxy.cut = lambda: None
+    assert len(read([found])[0]) == 50_000
+    for _ in range(MAX_RETRIES - 1):
+        retries.failed(0, Failure("", "here", "", error.value))
+    with pytest.raises(Unavailable):
+        retries.failed(0, Failure("", "here", "", error.value))
+    with pytest.raises(InputError, match="not there"):  # which the next attempt would not mend
+        retries.failed(1, Failure("", "here", "", InputError("not there")))
+    proxy.close()
+
+
+def test_an_outage_is_no_damage_of_a_parquet_file(s3: Any, reach: Any) -> None:
+    """Arrow asks us for the bytes, and passes our error on."""
+    file = io.BytesIO()
+    rows = [json.loads(line)["text"] for line in BODY.splitlines()]
+    pq.write_table(pa.table({"text": rows}), file, row_group_size=5000, use_dictionary=False)
+    s3[1].put_object(Bucket="bucket", Key="tables/a.parquet", Body=file.getvalue())
+    proxy = Proxy(s3[0])
+    reach(proxy.port)
+    (found,) = plan(Local(files=["s3://bucket/tables/a.parquet"]))
+    records = sources.read(Local(), sources.Unit(found, 1, 0, 0))
+    assert isinstance(next(records), Document)
+    proxy.cut = lambda: 0
+    with pytest.raises(Unavailable):
+        list(records)
     proxy.close()
 
 
@@ -191,6 +233,18 @@ def test_http(web: Any, reach: Any) -> None:
         plan(Local(files=[f"{base}/*.jsonl"]))
     with pytest.raises(InputError, match=r"none\.jsonl is not there"):
         plan(Local(files=[f"{base}/none.jsonl"]))
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(403, InputError), (410, InputError), (429, Unavailable), (503, Unavailable)]
+)
+def test_http_that_refuses(web: Any, reach: Any, status: int, kind: type[InputError]) -> None:
+    """What a server refuses is final; where it is only busy, a later attempt may do."""
+    port, answers = web
+    answers.status = status
+    with pytest.raises(InputError, match=r"x/a\.jsonl (cannot be read|is not there)") as error:
+        plan(Local(files=[f"http://127.0.0.1:{port}/x/a.jsonl?signature=secret"]))
+    assert type(error.value) is kind and "secret" not in str(error.value)
 
 
 def test_http_that_is_cut(web: Any, reach: Any) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from warcio.warcwriter import WARCWriter
 from data_pipelines import sources
 from data_pipelines.document import Document
 from data_pipelines.sources import Fault, Unit
+from data_pipelines.sources.fields import group_of
 from data_pipelines.sources.warc import decode
 from fmtrain.run.sources import identify
 from fmtrain.schema.sources import Local
@@ -67,6 +69,17 @@ def test_pages_of_a_crawl(tmp_path: Path, suffix: str, stride: int) -> None:
     assert [p.text for p in pages] == ["<p>a", "<p>ä", "plain", "<p>packed", "<p>chun", "<p>r"]
     assert [p.meta["url"] for p in pages] == [f"https://x.org/{n}" for n in (0, 2, 4, 5, 6, 7)]
     assert all(p.meta["date"] == 1_706_745_600 and len(p.id) == 36 and p.source == "c" for p in pages)
+
+
+def test_a_record_without_id_and_a_sign_of_life_for_each(tmp_path: Path) -> None:
+    content = b"".join(record(n, b"<p>same" if n else b"", of="response" if n else "metadata") for n in range(3))
+    content = re.sub(rb"WARC-Record-ID: [^\r]*\r\n", b"", content)
+    signs: list[int] = []
+    (tmp_path / "a.warc").write_bytes(content)
+    unit = Unit(identify(str(tmp_path / "a.warc"), "a.warc"), 1, 0, 0, lambda: signs.append(1))
+    a, b = (r for r in sources.read(Local(), unit) if isinstance(r, Document))
+    assert a.id.startswith("a.warc:") and a.id != b.id and a.group == b.group == group_of("<p>same")
+    assert len(signs) >= 3
 
 
 def test_damage_costs_one_record(tmp_path: Path) -> None:
