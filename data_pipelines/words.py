@@ -168,17 +168,23 @@ def version(name: str) -> str:
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _hash(codes: Any, start: int, end: int) -> np.uint64:
-    """FNV-1a over code points, then murmur3's finaliser: every bit of the result depends on every code point."""
-    h = np.uint64(0xCBF29CE484222325)
-    for i in range(start, end):
-        h = (h ^ np.uint64(codes[i])) * np.uint64(0x100000001B3)
+def mix(h: Any) -> Any:
+    """murmur3's finaliser: every bit of the result depends on every bit of `h`, an uint64."""
     h ^= h >> np.uint64(33)
     h *= np.uint64(0xFF51AFD7ED558CCD)
     h ^= h >> np.uint64(33)
     h *= np.uint64(0xC4CEB9FE1A85EC53)
     h ^= h >> np.uint64(33)
     return h
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _hash(codes: Any, start: int, end: int) -> Any:
+    """FNV-1a over code points, then murmur3's finaliser: every bit of the result depends on every code point."""
+    h = np.uint64(0xCBF29CE484222325)
+    for i in range(start, end):
+        h = (h ^ np.uint64(codes[i])) * np.uint64(0x100000001B3)
+    return mix(h)
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]

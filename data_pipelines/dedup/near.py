@@ -24,7 +24,7 @@ EDGES = Form([("worse", "<u8"), ("better", "<u8")], order=("worse", "better"), u
 SIMILAR = Form([("worse", "<u8"), ("better", "<u8"), ("value", "<f4")], order=("worse", "better"), unique=True)
 BEST = 8  # of a band's documents that all others are compared with; each also with the one before it
 _EDGES = 1 << 20  # made at a time
-_CACHE = 24 << 20  # bytes of shingle sets that a task keeps; a pair needs two, and neighbours share them
+_CACHE = 16 << 20  # bytes of shingle sets that a task keeps; a pair needs two, and neighbours share them
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 Records = npt.NDArray[Any]  # (n,) of a form's dtype
-BUDGET = 32 << 20  # bytes of records sorted at a time; memory is about four times that
+BUDGET = 8 << 20  # bytes of records sorted at a time; memory is about four times that
 _GATHERED = 1 << 14  # records read one by one before they are put together
 _SUFFIX = ".run"
 _FINE = 4  # splitters are off by at most a range's size over this
+_SAMPLES = 1024  # of a run at most; ranges are then off by a thousandth of all rows at most
 
 
 class Form:
@@ -152,27 +153,33 @@ def merge(
     if not rows:
         return
     target = max(1, min((budget or BUDGET) // form.dtype.itemsize, -(-rows // parts)))
-    step = max(1, target // (_FINE * len(runs)))
-    splitters = _splitters(runs, step, target)
+    splitters = _splitters(runs, max(1, target // (_FINE * len(runs))), target)
     ranges = len(splitters) + 1
     first, last = part * ranges // parts, (part + 1) * ranges // parts
     if first < last and first > 0:
         for run in runs:
-            run.seek(splitters[first - 1], step)
+            run.seek(splitters[first - 1])
     for number in range(first, last):
         upper = splitters[number] if number < len(splitters) else None
         # no name for the unsorted records: they would be held while the sorted ones are worked on
-        records = form.sort(np.concatenate([run.below(upper, step) for run in runs]))
+        records = form.sort(np.concatenate([run.below(upper) for run in runs]))
         if len(records):
             yield records
         del records
 
 
 def _splitters(runs: list["_Run"], step: int, target: int) -> npt.NDArray[Any]:
-    """Keys, ascending, between which lie about `target` rows, from every `step`-th key of every run."""
-    samples = np.sort(np.concatenate([run.sample(step) for run in runs]))
-    every = max(1, target // step)
-    return np.unique(samples[every::every])
+    """Keys, ascending, between which lie about `target` rows, from every `step`-th key of every run, or fewer.
+
+    A sample stands for as many rows as it is taken from, so that runs of any length are sampled `_SAMPLES` times at
+    most, and memory does not grow with the square of their number.
+    """
+    samples = np.concatenate([run.sample(step) for run in runs])
+    order = np.argsort(samples, kind="stable")
+    steps = np.repeat(np.array([run.step for run in runs], np.int64), [len(run.samples) for run in runs])
+    before = np.cumsum(steps[order]) - steps[order]  # rows, about, that stand before each sample
+    ends = np.flatnonzero(np.diff(before // target)) + 1
+    return np.unique(samples[order[ends]])
 
 
 @dataclass
@@ -186,18 +193,20 @@ class _Run:
     def __post_init__(self) -> None:
         self.rows = self.path.stat().st_size // self.form.dtype.itemsize
         self.samples = np.empty(0, self.form.dtype[self.form.key])
+        self.step = 1
 
     def sample(self, step: int) -> npt.NDArray[Any]:
-        """The keys of rows 0, step, 2 step ..."""
+        """The keys of rows 0, step, 2 step ...; of a long run the steps are longer."""
         if self.rows:
-            self.samples = np.array(np.memmap(self.path, self.form.dtype, "r")[::step][self.form.key])
+            self.step = max(step, -(-self.rows // _SAMPLES))
+            self.samples = np.array(np.memmap(self.path, self.form.dtype, "r")[:: self.step][self.form.key])
         return self.samples
 
-    def below(self, upper: Any, step: int) -> Records:
+    def below(self, upper: Any) -> Records:
         """The rows from here on whose key is less than `upper` (all where it is None); they are then read."""
         stop = self.rows
         if upper is not None:
-            stop = min(self.rows, int(np.searchsorted(self.samples, upper)) * step)
+            stop = min(self.rows, int(np.searchsorted(self.samples, upper)) * self.step)
         if stop <= self.at:
             return self.form.empty(0)
         records = np.fromfile(self.path, self.form.dtype, stop - self.at, offset=self.at * self.form.dtype.itemsize)
@@ -206,10 +215,10 @@ class _Run:
         self.at += len(records)
         return records
 
-    def seek(self, key: Any, step: int) -> None:
+    def seek(self, key: Any) -> None:
         """Stand at the first row whose key is not less than `key`."""
-        self.at = max(0, (int(np.searchsorted(self.samples, key)) - 1) * step)
-        self.below(key, step)
+        self.at = max(0, (int(np.searchsorted(self.samples, key)) - 1) * self.step)
+        self.below(key)
 
 
 def gather(path: Path, dtype: npt.DTypeLike, numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from data_pipelines.dedup.order import Corpus, chunks
 from data_pipelines.dedup.runs import Form, Writer
 from data_pipelines.schedule import Counts, Task
-from data_pipelines.words import Splitter, splitter
+from data_pipelines.words import Splitter, mix, splitter
 
 BANDS = Form([("band", "<u8"), ("ordinal", "<u8")], order=("band", "ordinal"))
 _DOCUMENTS = 4096  # signatures held before they go to the runs
@@ -111,17 +111,6 @@ def _texts(task: Task, item: SignItem) -> Iterator[tuple[int, str | None]]:
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _mix(h: Any) -> Any:
-    """murmur3's finaliser."""
-    h ^= h >> np.uint64(33)
-    h *= np.uint64(0xFF51AFD7ED558CCD)
-    h ^= h >> np.uint64(33)
-    h *= np.uint64(0xC4CEB9FE1A85EC53)
-    h ^= h >> np.uint64(33)
-    return h
-
-
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _shingles(hashes: Any, symbols: Any, n_grams: int) -> Any:
     """(words - n_grams + 1,) hashes of the runs of n words, symbols left out; one of all words where they are fewer."""
     words = np.empty(len(hashes), np.uint64)
@@ -137,7 +126,7 @@ def _shingles(hashes: Any, symbols: Any, n_grams: int) -> Any:
         for j in range(i, i + size):
             h = (h ^ words[j]) * np.uint64(_GOLDEN)
             h ^= h >> np.uint64(32)
-        words[i] = _mix(h)
+        words[i] = mix(h)
     return words[: n - size + 1]
 
 
@@ -175,5 +164,5 @@ def _band_hashes(low: Any, rows: int, out: Any) -> None:
     for band in range(len(out)):
         h = np.uint64(band + 1) * np.uint64(_GOLDEN)
         for j in range(band * rows, (band + 1) * rows):
-            h = _mix(h ^ np.uint64(low[j])) + np.uint64(_GOLDEN)
+            h = mix(h ^ np.uint64(low[j])) + np.uint64(_GOLDEN)
         out[band] = h

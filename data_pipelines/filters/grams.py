@@ -10,7 +10,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from data_pipelines.words import split
+from data_pipelines.words import mix, split
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -53,13 +53,7 @@ class Sequences:
 @numba.njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
 def _finish(h: Any, length: Any) -> Any:
     """murmur3's finaliser over the polynomial and the length."""
-    h = h + np.uint64(length) * np.uint64(0x9E3779B97F4A7C15)
-    h ^= h >> np.uint64(33)
-    h *= np.uint64(0xFF51AFD7ED558CCD)
-    h ^= h >> np.uint64(33)
-    h *= np.uint64(0xC4CEB9FE1A85EC53)
-    h ^= h >> np.uint64(33)
-    return h
+    return mix(h + np.uint64(length) * np.uint64(0x9E3779B97F4A7C15))
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]

@@ -8,7 +8,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from data_pipelines.words import Words
+from data_pipelines.words import Words, mix
 
 _BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64
 _INVERSE = pow(_BASE, -1, 1 << 64)
@@ -61,12 +61,8 @@ def _lengths(starts: Any, ends: Any) -> Any:
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _mix(h: Any) -> Any:
-    """murmur3's finaliser, never 0."""
-    h ^= h >> np.uint64(33)
-    h *= np.uint64(0xFF51AFD7ED558CCD)
-    h ^= h >> np.uint64(33)
-    h *= np.uint64(0xC4CEB9FE1A85EC53)
-    h ^= h >> np.uint64(33)
+    """A hash that is never 0: that is a free slot's."""
+    h = mix(h)
     return h if h else np.uint64(1)
 
 
