@@ -119,9 +119,11 @@ def ready(store: Path, stage: str, step: str) -> Callable[[], bool]:
 
 
 def wait_until(condition: Callable[[], Any], process: "subprocess.Popen[str]", what: str) -> Any:
+    """What the condition finds; None where the run is over before."""
     deadline = time.monotonic() + 240
     while not (found := condition()):
-        assert process.poll() is None, f"the run ended before {what}: {process.communicate()}"
+        if process.poll() is not None:
+            return None
         assert time.monotonic() < deadline, what
         time.sleep(0.01)
     return found
@@ -140,16 +142,32 @@ def wait_until(condition: Callable[[], Any], process: "subprocess.Popen[str]", w
 def test_a_kill_in_the_middle_changes_nothing(
     stage: str, step: str, what: str, documents: Path, undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    store, (whole, expected) = tmp_path / "store", undisturbed
-    before(stage, whole, store)
+    whole, expected = undisturbed
+    for attempt in range(5):  # a stage of a second may be over before the kill reaches it: then once more
+        store = tmp_path / f"store{attempt}"
+        before(stage, whole, store)
+        if killed_in_the_middle(store, documents, stage, step, what):
+            break
+    else:
+        pytest.fail(f"five times {stage} was over before its {what} was killed")
+    done = fmtrain(*command(documents, store), timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert made(store) == expected
+
+
+def killed_in_the_middle(store: Path, documents: Path, stage: str, step: str, what: str) -> bool:
+    """Start the run, kill once the stage is in its middle, and wait for all to be gone; False where it was too late."""
     argv = [sys.executable, "-m", "launch.cli", *command(documents, store)]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_until(ready(store, stage, step), process, f"{stage} {step} began")
     pid = wait_until(lambda: victim(process.pid, what, stage), process, f"a {what} of {stage} was found")
+    if pid is None:
+        process.communicate()
+        return False
     family = descendants(process.pid)
+    early = stage not in made(store)  # after its raylet's death a worker may still finish, and its stage be committed
     os.kill(pid, signal.SIGKILL)
     said, _ = process.communicate(timeout=300)
-    assert stage not in made(store) or (what != "driver" and process.returncode == 0), "it was killed too late"
     if what == "worker" and stage == "corpus":
         assert process.returncode == 0, said  # a task is tried again within the run
     if what == "driver":
@@ -158,6 +176,4 @@ def test_a_kill_in_the_middle_changes_nothing(
     while left := [p for p, started in family.items() if started is not None and process_start(p) == started]:
         assert time.monotonic() < deadline, [title(p) for p in left]
         time.sleep(0.1)
-    done = fmtrain(*command(documents, store), timeout=500)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert made(store) == expected
+    return early
