@@ -51,7 +51,7 @@ class SourceAccount:
 
 @dataclass
 class Account:
-    """All of it. `counts` are what rules did short of dropping (pii.email, html.cut ..), `reports` what they say."""
+    """All of it. `counts` are what rules did short of dropping (pii.email ..), `reports` what they say."""
 
     records: int = 0  # lines, files, responses: what could have been a document
     documents: int = 0
@@ -59,7 +59,7 @@ class Account:
     levels: list[Level] = field(default_factory=list)
     faults: Numbers = field(default_factory=Counter)
     sources: dict[str, SourceAccount] = field(default_factory=dict)
-    languages: Numbers = field(default_factory=Counter)  # of the documents that the rules kept
+    languages: Numbers = field(default_factory=Counter)  # of the kept documents
     counts: Numbers = field(default_factory=Counter)
     reports: Numbers = field(default_factory=Counter)  # e.g. decontaminate: evaluation row -> documents
     hashes: Hashes = field(default_factory=Hashes)  # input file -> SHA-256 of the bytes read

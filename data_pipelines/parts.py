@@ -6,7 +6,7 @@ The first step leaves, for each task RANK, in the folder `read`:
     RANK.index        a record of INDEX for each, in the same order: what later steps need to know without its text
 
 A document is known by its row: its number when all ranks' documents stand one after the other. Nothing here grows with
-the corpus but files: indexes are memory-mapped, texts are read one at a time.
+the corpus but files: records and texts are read where they are asked for.
 """
 
 import os

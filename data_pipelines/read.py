@@ -160,8 +160,6 @@ def _read(task: Task, item: ReadItem, out: _Out, account: Account) -> None:
             source.dropped += 1
             out.drop(record, key, drop, size, original)
             continue
-        if "language" in record.meta:
-            account.languages[str(record.meta["language"])] += 1
         out.keep(record, key)
     account.reports.update(chain.reports())
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import fmtrain
 from data_pipelines.ray_tasks import RayTasks
 from data_pipelines.tasks import Call, Counts, Done, Retries, Task, Watch, attempt, clear, finished, publish
 from fmtrain.errors import ConfigError
@@ -109,9 +110,9 @@ def _inline(waiting: deque[Call], watch: Watch, retries: Retries, take: Callable
 
 
 def parts_key(payload: Any) -> str:
-    """The key of a stage's parts: `payload`, and the code of this package, since a part made by other code is stale."""
-    package = Path(__file__).parent
-    code = {p.relative_to(package).as_posix(): sha256_file(p) for p in sorted(package.rglob("*.py"))}
+    """The key of a stage's parts: `payload`, and the code that makes them, since a part made by other code is stale."""
+    rooms = [Path(__file__).parent, *(Path(fmtrain.__file__).parent / room for room in ("run", "schema"))]
+    code = {f"{room.name}/{p.relative_to(room)}": sha256_file(p) for room in rooms for p in sorted(room.rglob("*.py"))}
     return fingerprint({"payload": payload, "code": code, "python": list(sys.version_info[:3])})
 
 

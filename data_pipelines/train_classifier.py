@@ -124,6 +124,10 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if bool(args.labelled) == bool(args.positive or args.negative):
         raise ConfigError("give either --positive and --negative, or --labelled")
+    if args.out.is_dir():
+        raise ConfigError(
+            f"--out {args.out} is a folder; give the name of a file to be, e.g. {args.out / 'quality.bin'}"
+        )
     return args
 
 

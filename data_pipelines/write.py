@@ -19,6 +19,7 @@ import orjson
 import zstandard
 
 from data_pipelines.account import Account, account_from, total
+from data_pipelines.corpus_reader import SPLITS
 from data_pipelines.dedup import runs
 from data_pipelines.dedup.cuts import Cuts
 from data_pipelines.dedup.result import ROW as GONE
@@ -32,7 +33,6 @@ from fmtrain.run.storage import read_json, write_json
 # The place of every document that was read, by order_key: written by the read step, a run or more a task.
 ORDER = runs.Form([("key", "<u8"), ("rank", "<u4"), ("number", "<u8")], order=("key",))
 _IDS = runs.Form([("id", "<u8"), ("key", "<u8")], order=("id", "key"))
-SIDES = ("train", "heldout")
 LAST = (1 << 64) - 1  # above every key
 _PIECE = 1 << 14  # records looked at at a time: INDEX and what reads it take some 300 bytes each
 _RANGE = _PIECE * ORDER.dtype.itemsize
@@ -62,14 +62,16 @@ class ShardItem:
 
 @dataclass
 class Survey:
-    """One pass over all documents: what goes and what stays, by reason and source; nothing of it grows with them."""
+    """One pass over all documents: what goes and what stays, by reason and source."""
 
     reasons: dict[int, tuple[int, int]] = field(default_factory=dict)  # reason -> documents, bytes
     copies: dict[str, int] = field(default_factory=dict)  # source -> documents that went as copies
     kept: dict[bool, tuple[int, int]] = field(default_factory=lambda: {False: (0, 0), True: (0, 0)})  # held out or not
     heldout_copies: int = 0  # held out, and a copy of a training document
     shards: list[Shard] = field(default_factory=list)
-    renamed: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))  # sorted keys
+    renamed: npt.NDArray[np.uint64] = field(
+        default_factory=lambda: np.empty(0, np.uint64)
+    )  # keys, sorted; 8 bytes each
 
 
 def order_runs(parts: Parts) -> list[Path]:
@@ -108,7 +110,7 @@ def survey(parts: Parts, gone: Path, names: list[list[str]], shard_bytes: int, s
                 found.kept[heldout] = documents + len(sizes), size + int(sizes.sum())
                 bounds[heldout] += _bounds(places["key"][mine], sizes, ends, heldout, shard_bytes)
     found.renamed = _repeated(runs.runs_in(scratch))
-    for side, heldout in zip(SIDES, (False, True), strict=True):
+    for side, heldout in zip(SPLITS, (False, True), strict=True):
         found.shards += _shards(side, heldout, bounds[heldout], found)
     return found
 

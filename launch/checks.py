@@ -5,15 +5,13 @@ import re
 from typing import Any
 
 from fmtrain.errors import ConfigError
-from fmtrain.schema import mixture
+from fmtrain.schema import mixture, rules
 from fmtrain.schema.dedup import STEPS
 from fmtrain.schema.root import Root
-from fmtrain.schema.rules import Filter
 from fmtrain.schema.training import Bert, Clm, Cosine, Dpo, HuggingFace, Llama, Mlm, Model, Sft, TrainStage
 
 TRAINING = ("pretrain", "sft", "dpo")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-PII_KINDS = ("email", "ip", "phone", "card", "iban", "api_key", "private_key")
 SHARES = (
     "language.min_score", "classifier.min_score", "toxicity.max_share", "toxicity.max_score", "bad_words.keep_fraction",
     "gopher_quality.max_bullet_lines_ratio", "gopher_quality.max_ellipsis_lines_ratio",
@@ -116,10 +114,10 @@ def _corpus(root: Root) -> None:
     for key, value, choices in (
         ("dedup.keep", root.dedup.keep, ("longest", "newest", "score")),
         ("dedup.substring_action", root.dedup.substring_action, ("cut", "drop")),
-        ("filter.html.favour", root.filter.html.favour, ("precision", "recall", "balanced")),
-        ("filter.unicode.normalization", root.filter.unicode.normalization, ("NFC", "NFKC", "none")),
-        ("filter.url.unknown", root.filter.url.unknown, ("keep", "drop")),
-        ("filter.license.unknown", root.filter.license.unknown, ("keep", "drop")),
+        ("filter.html.favour", root.filter.html.favour, rules.FAVOURS),
+        ("filter.unicode.normalization", root.filter.unicode.normalization, rules.NORMALIZATIONS),
+        ("filter.url.unknown", root.filter.url.unknown, rules.KEEP_OR_DROP),
+        ("filter.license.unknown", root.filter.license.unknown, rules.KEEP_OR_DROP),
     ):
         if value not in choices:
             raise ConfigError(f"{key}={value}: expected one of {', '.join(choices)}")
@@ -132,7 +130,7 @@ def _corpus(root: Root) -> None:
         raise ConfigError("dedup.keep=score needs classifier among filter.rules: it gives the score")
 
 
-def _rules(config: Filter) -> None:
+def _rules(config: rules.Filter) -> None:
     """What the chosen rules cannot do without, and shares that are none."""
     needs = {
         "decontaminate": ("files", config.decontaminate.files),
@@ -147,8 +145,8 @@ def _rules(config: Filter) -> None:
             )
     if len(set(config.rules)) < len(config.rules):
         raise ConfigError(f"filter.rules=[{','.join(config.rules)}]: a rule stands twice; name each once")
-    if unknown := [kind for kind in config.pii.kinds if kind not in PII_KINDS]:
-        raise ConfigError(f"filter.pii.kinds: there is no kind {unknown[0]!r}; there are {', '.join(PII_KINDS)}")
+    if unknown := [kind for kind in config.pii.kinds if kind not in rules.PII_KINDS]:
+        raise ConfigError(f"filter.pii.kinds: there is no kind {unknown[0]!r}; there are {', '.join(rules.PII_KINDS)}")
     if config.words != "fast" and not config.words.startswith("spacy-"):
         raise ConfigError(f"filter.words={config.words}: expected fast, or spacy-LANGUAGE, e.g. spacy-zh")
     for key in SHARES:

@@ -160,7 +160,8 @@ class Driver:
         wanted = vars(node.job.stage)
         tasks = wanted.get("tasks") or max(LEAST_TASKS, backend.cpus)
         resources = {"ranks": command.ranks, "tasks": tasks, "executor": backend.executor}
-        resources |= {k: wanted[k] for k in ("heartbeat_seconds",) if k in wanted}
+        if "heartbeat_seconds" in wanted:
+            resources["heartbeat_seconds"] = wanted["heartbeat_seconds"]
         write_stage(
             folder,
             Stage(node.stage, node.spec.kind, node.name, step.fingerprint, self.run.id, dump(node.job), inputs, refs,
@@ -185,6 +186,7 @@ class Driver:
         while (code := job.wait(0.4)) is None:
             live.poll()
             self.signals.check()
+        live.hear()
         if live.tty:
             live.out.write("\r\x1b[2K")
         return code

@@ -5,13 +5,12 @@ Knows which stage needs what; knows nothing of the store, of processes or of wha
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Any
 
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.run.stage import Source
 from fmtrain.schema import plugins
-from fmtrain.schema.corpus import CorpusJob, ExamplesJob, Existing, Plugin, TokenizerJob, TokensJob
+from fmtrain.schema.corpus import CorpusJob, ExamplesJob, Existing, TokenizerJob, TokensJob
 from fmtrain.schema.evaluation import EvaluateJob, PublishJob, ReferenceJob
 from fmtrain.schema.root import Root
 from fmtrain.schema.sources import Rows, Stdlib
@@ -97,16 +96,20 @@ class _Builder:
         self.on = {name: stage for name, stage in vars(root.stages).items() if stage is not None}
         self.data = sources(root.data) if {"corpus", "examples"} & set(self.on) else []
         self.base = self._base()
-        self.rules = plugins.narrowed(absolute(root.filter))
 
     def build(self) -> Graph:
         self._leave_out()
         jobs: dict[str, Callable[[], Any]] = {
             "corpus": lambda: CorpusJob(
-                self.root.seed, self.root.data, self.rules, self.root.dedup, self._plugins(), self.on["corpus"]
+                self.root.seed,
+                self.root.data,
+                plugins.narrowed(absolute(self.root.filter, "filter")),
+                self.root.dedup,
+                plugins.used(self.root.filter.rules, (source.name for source in self.data)),
+                self.on["corpus"],
             ),
-            "tokenizer": lambda: TokenizerJob(absolute(self.root.tokenizer), self.on["tokenizer"]),
-            "tokens": lambda: TokensJob(absolute(self.on["tokens"])),
+            "tokenizer": lambda: TokenizerJob(absolute(self.root.tokenizer, "tokenizer"), self.on["tokenizer"]),
+            "tokens": lambda: TokensJob(absolute(self.on["tokens"], "stages.tokens")),
             "examples": lambda: ExamplesJob(self.root.seed, self.root.data, self.on["examples"]),
             "reference": lambda: ReferenceJob(self.on["reference"]),
             "evaluate": lambda: EvaluateJob(self.root.seed, self.on["evaluate"], self._beta()),
@@ -116,14 +119,7 @@ class _Builder:
         for stage in self.on:
             job = jobs[stage]() if stage in jobs else self._train_job(stage)
             node = Node(stage, SPECS[stage], self.on[stage].artifact, job, self._parents(stage))
-            if stage == "corpus":
-                node.sources = [*self.data, *referenced_files("filter", self.rules, self.root.filter.rules)]
-            if stage == "examples" and isinstance(self.root.data, Rows):
-                node.sources = self.data
-            if stage == "tokenizer":
-                node.sources = referenced_files("tokenizer", self.root.tokenizer)
-            if stage == "tokens":
-                node.sources = referenced_files("stages.tokens", self.on["tokens"])
+            node.sources = self._sources(job)
             nodes.append(node)
         return Graph(nodes, self.left_out)
 
@@ -135,14 +131,15 @@ class _Builder:
         model = self.on[first].model or self.root.model
         return Folder(model.path, model_files(model.path)) if isinstance(model, HuggingFace) else None
 
-    def _megatron(self, stage: str) -> bool:
-        """Are the tokens of existing Megatron datasets, rather than of a corpus?"""
-        return stage == "tokens" and bool(self.on["tokens"].from_megatron)
-
-    def _plugins(self) -> list[Plugin]:
-        """The plug-ins that the corpus is made with: those of its rules, and of its files' readers."""
-        suffixes = {suffix for source in self.data for suffix in PurePath(source.name).suffixes}
-        return plugins.used(self.root.filter.rules, suffixes)
+    def _sources(self, job: Any) -> list[Source]:
+        """The files that a stage reads beside its parents: the data's, and those that its settings name."""
+        if isinstance(job, CorpusJob):
+            return [*self.data, *referenced_files("filter", job.filter, job.filter.rules)]
+        if isinstance(job, ExamplesJob) and isinstance(job.data, Rows):
+            return self.data
+        if isinstance(job, TokenizerJob):
+            return referenced_files("tokenizer", job.tokenizer)
+        return referenced_files("stages.tokens", job.stage) if isinstance(job, TokensJob) else []
 
     def _leave_out(self) -> None:
         """Take out the stages that this data has nothing for, and say so."""
@@ -182,8 +179,6 @@ class _Builder:
     def _parents(self, stage: str) -> dict[str, "str | Pin | Folder"]:
         wanted = self._wanted(stage)
         pins = {role: ref for role, ref in vars(self.on[stage].inputs).items() if ref is not None}
-        if stage == "corpus" and self.root.dedup.against is not None:
-            return {"earlier": Pin(self.root.dedup.against, "corpus", "dedup.against", None)}
         for role, ref in pins.items():
             key = f"stages.{stage}.inputs.{role}"
             if role not in wanted and not (role == "model" and stage == "pretrain"):
@@ -206,13 +201,16 @@ class _Builder:
         def made(*names: str) -> str | None:
             return next((n for n in names if n in self.on), None)
 
-        if stage in ("corpus",) or (stage == "examples" and isinstance(self.root.data, Rows)):
+        if stage == "corpus":
+            against = self.root.dedup.against
+            return {} if against is None else {"earlier": Pin(against, "corpus", "dedup.against", None)}
+        if stage == "examples" and isinstance(self.root.data, Rows):
             return {}
-        stands = isinstance(self.root.tokenizer, Existing) if stage == "tokenizer" else self._megatron(stage)
-        if stands and "corpus" not in self.on:  # what is there already is made of no corpus
-            return {} if stage == "tokenizer" else {"tokenizer": made("tokenizer")}
         if stage == "tokenizer":
-            return {"corpus": made("corpus")}
+            needless = isinstance(self.root.tokenizer, Existing) and "corpus" not in self.on
+            return {} if needless else {"corpus": made("corpus")}
+        if stage == "tokens" and self.on["tokens"].from_megatron:
+            return {"tokenizer": made("tokenizer")}
         if stage in ("tokens", "examples"):
             return {"corpus": made("corpus"), "tokenizer": made("tokenizer")}
         if stage == "pretrain":

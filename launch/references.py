@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from fmtrain.errors import InputError
 from fmtrain.run.remote import is_url
-from fmtrain.run.sources import identify, identify_folder
+from fmtrain.run.sources import BESIDE, identify, identify_folder
 from fmtrain.run.stage import Source
 from fmtrain.schema.fields import referenced
 
@@ -32,7 +32,7 @@ def referenced_files(group: str, config: Any, used: Sequence[str] | None = None)
 
 
 def _identify(path: str, key: str) -> Source:
-    name = f"{key}:{os.path.basename(path.rstrip('/'))}"
+    name = f"{BESIDE}{key}:{os.path.basename(path.rstrip('/'))}"
     if is_url(path):
         return identify(path, name)
     if not os.path.exists(path):
@@ -40,10 +40,13 @@ def _identify(path: str, key: str) -> Source:
     return identify_folder(path, name) if os.path.isdir(path) else identify(path, name)
 
 
-def absolute(config: T) -> T:
-    """A copy with absolute paths in its `file` and `files` fields, globs resolved; InputError where none matches."""
+def absolute(config: T, key: str) -> T:
+    """A copy with absolute paths in its `file` and `files` fields, globs resolved; InputError where none matches.
+
+    `key` is where the configuration stands, e.g. filter: for messages.
+    """
     made = copy.deepcopy(config)
-    _resolve(made, "")
+    _resolve(made, f"{key}.")
     return made
 
 

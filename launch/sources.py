@@ -143,6 +143,10 @@ def _files(patterns: list[str]) -> list[Source]:
             where = os.path.abspath(os.path.expanduser(pattern))
             hits = [where] if os.path.isfile(where) else glob.glob(where, recursive=True)
             hits = [p for p in hits if os.path.isfile(p)]
+        if not hits and os.path.isdir(where):
+            raise InputError(
+                f"data.files: {pattern} is a folder; name its files, e.g. data.files='{pattern}/**/*.jsonl'"
+            )
         if not hits:
             raise InputError(f"data.files: no file matches {pattern!r} (looked for {where})")
         paths.update(hits)

@@ -41,7 +41,7 @@ class Live:
 
     def poll(self) -> None:
         """Show how far the stage is, when there is something new to show."""
-        self._say()
+        self.hear()
         state = read_progress(self.path)
         if self.tty:
             line = self._line(state)[: shutil.get_terminal_size().columns - 1]
@@ -54,8 +54,8 @@ class Live:
                 self.shown = line
                 print(line, file=self.out, flush=True)
 
-    def _say(self) -> None:
-        """Pass on what the stage has announced since the last look."""
+    def hear(self) -> None:
+        """Print what the stage has announced since the last look."""
         try:
             with open(self.path.with_name(SAID), encoding="utf-8") as f:
                 f.seek(self.heard)
@@ -68,7 +68,7 @@ class Live:
             print(textwrap.indent(text.rstrip("\n"), "    "), file=self.out, flush=True)
 
     def close(self, line: str) -> None:
-        self._say()
+        self.hear()
         self.out.write("\r\x1b[2K" if self.tty else "")
         print(line, file=self.out, flush=True)
 

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 Records = npt.NDArray[Any]  # (n,) of a form's dtype
-BUDGET = 8 << 20  # bytes of records sorted at a time; memory is about four times that
+BUDGET = 16 << 20  # bytes of records sorted at a time; memory is about four times that
 _GATHERED = 1 << 14  # records read one by one before they are put together
 _SUFFIX = ".run"
 _FINE = 4  # splitters are off by at most a range's size over this

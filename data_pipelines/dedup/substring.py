@@ -21,6 +21,7 @@ import numpy.typing as npt
 from data_pipelines.dedup.cuts import CUT, PerRank, by_row, runs_of, texts
 from data_pipelines.dedup.order import Corpus
 from data_pipelines.dedup.runs import Form, Writer, merge, runs_in, starts
+from data_pipelines.grams import grams
 from data_pipelines.schedule import Counts, Scheduler, Task
 from data_pipelines.words import Words, code_points, splitter
 
@@ -29,7 +30,6 @@ ANCHOR = Form([("key", "<u8"), ("row", "<u8"), ("at", "<u4"), ("ordinal", "<u8")
 _MARK = Form([("row", "<u8"), ("at", "<u4"), ("ordinal", "<u8")], order=("row", "at"))
 WINDOW = Form([("key", "<u8"), ("ordinal", "<u8"), ("at", "<u4"), ("row", "<u8")], order=("key", "ordinal", "at"))
 _COPY = Form([("row", "<u8"), ("at", "<u4"), ("keeper", "<u8"), ("there", "<u4")], order=("row", "at"))
-_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no word of a window is lost
 _KEPT_TEXTS = 64  # of keepers, split, at hand
 _KEPT_CHARACTERS = 8_000_000
 
@@ -187,33 +187,6 @@ def anchors(hashes: npt.NDArray[np.uint64], n: int) -> tuple[npt.NDArray[np.uint
     if len(hashes) < n:
         return keys, np.empty(0, np.int64)
     return keys, _winnow(keys, n - k + 1)
-
-
-def grams(hashes: npt.NDArray[np.uint64], n: int) -> npt.NDArray[np.uint64]:
-    """(words,) -> the hash of every n words, (words - n + 1,)."""
-    return np.asarray(_grams(hashes, n, _BASE), np.uint64) if len(hashes) >= n else np.empty(0, np.uint64)
-
-
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _grams(hashes: Any, n: int, base: Any) -> Any:
-    """A polynomial in the words' hashes modulo 2^64, rolled; then murmur3's finaliser."""
-    out = np.empty(len(hashes) - n + 1, np.uint64)
-    top, rolled = np.uint64(1), np.uint64(0)
-    for i in range(n):
-        rolled = rolled * base + hashes[i]
-        if i:
-            top *= base
-    for i in range(len(out)):
-        h = rolled
-        h ^= h >> np.uint64(33)
-        h *= np.uint64(0xFF51AFD7ED558CCD)
-        h ^= h >> np.uint64(33)
-        h *= np.uint64(0xC4CEB9FE1A85EC53)
-        h ^= h >> np.uint64(33)
-        out[i] = h
-        if i + n < len(hashes):
-            rolled = (rolled - hashes[i] * top) * base + hashes[i + n]
-    return out
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]

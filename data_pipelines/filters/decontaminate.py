@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from data_pipelines.document import Document
 from data_pipelines.filters.base import Drop
-from data_pipelines.filters.grams import Hashes, Sequences, grams, plain_words
 from data_pipelines.filters.texts import rows as evaluation_rows
+from data_pipelines.grams import Hashes, Sequences, grams, plain_words
 from fmtrain.errors import ConfigError
 from fmtrain.schema import rules
 

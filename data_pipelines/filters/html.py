@@ -20,7 +20,6 @@ from data_pipelines.filters.html_worker import READY, receive, send
 from fmtrain.errors import ConfigError
 from fmtrain.schema import rules
 
-FAVOURS = ("precision", "recall", "balanced")
 WORKER = Path(__file__).with_name("html_worker.py")
 _TITLE = re.compile(r"<title(?:\s[^>]{0,200})?>([^<]{1,1000})", re.IGNORECASE)
 _MARKUP = re.compile(r"<[a-zA-Z!/?][^<>]{0,1000}>")
@@ -34,8 +33,8 @@ class Html:
     """
 
     def __init__(self, config: rules.Html) -> None:
-        if config.favour not in FAVOURS:
-            raise ConfigError(f"filter.html.favour: {config.favour!r} is none of {', '.join(FAVOURS)}")
+        if config.favour not in rules.FAVOURS:
+            raise ConfigError(f"filter.html.favour: {config.favour!r} is none of {', '.join(rules.FAVOURS)}")
         if config.max_seconds < 1:
             raise ConfigError(f"filter.html.max_seconds: {config.max_seconds} is less than 1 second a page")
         self.config = config

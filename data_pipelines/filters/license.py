@@ -26,7 +26,7 @@ class License:
     """Drops what is not allowed, and what is unknown where `unknown` is drop."""
 
     def __init__(self, config: rules.License) -> None:
-        if config.unknown not in ("keep", "drop"):
+        if config.unknown not in rules.KEEP_OR_DROP:
             raise ConfigError(f"filter.license.unknown: {config.unknown!r} is neither keep nor drop")
         if not config.allow:
             raise ConfigError("filter.license.allow is empty: name SPDX identifiers, e.g. [mit,apache-2.0]")

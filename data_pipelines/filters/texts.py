@@ -31,6 +31,8 @@ def text(path: str | Path) -> str:
         elif path.suffix == ".zst":
             data = zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True).read()
         return data.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path} is not there; give the path of a file on this machine") from None
     except (OSError, EOFError, zstandard.ZstdError, UnicodeDecodeError) as e:
         raise InputError(f"{path}: cannot be read ({e}); expected UTF-8 text, plain or as {', '.join(PACKED)}") from e
 

@@ -9,8 +9,8 @@ import numpy as np
 from data_pipelines.document import Document
 from data_pipelines.filters.base import Drop
 from data_pipelines.filters.fasttext_model import Model
-from data_pipelines.filters.grams import Sequences, grams, plain_words
 from data_pipelines.filters.texts import entries
+from data_pipelines.grams import Sequences, grams, plain_words
 from fmtrain.errors import ConfigError
 from fmtrain.schema import rules
 

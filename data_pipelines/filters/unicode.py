@@ -14,7 +14,6 @@ from data_pipelines.filters.base import Drop
 from fmtrain.errors import ConfigError
 from fmtrain.schema import rules
 
-FORMS = ("NFC", "NFKC", "NFD", "NFKD", "none")
 _LINES = re.compile(r"[^\n]*\n|[^\n]+")
 _ASCII_FAULT = re.compile(r"[&\x00-\x08\x0b\x0e-\x1f\x7f]")
 
@@ -23,8 +22,10 @@ class Unicode:
     """Mends the text in place and counts the document as unicode.mended."""
 
     def __init__(self, config: rules.Unicode) -> None:
-        if config.normalization not in FORMS:
-            raise ConfigError(f"filter.unicode.normalization: {config.normalization!r} is none of {', '.join(FORMS)}")
+        if config.normalization not in rules.NORMALIZATIONS:
+            raise ConfigError(
+                f"filter.unicode.normalization: {config.normalization!r} is none of {', '.join(rules.NORMALIZATIONS)}"
+            )
         self.config = ftfy.TextFixerConfig(
             unescape_html="auto" if config.fix_entities else False,  # auto: not in a text that holds a literal <
             fix_latin_ligatures=False,

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from data_pipelines.document import Document
 from data_pipelines.filters.base import Drop
 from data_pipelines.filters.texts import entries
+from data_pipelines.words import mix
 from fmtrain.errors import ConfigError
 from fmtrain.schema import rules
 
@@ -35,7 +36,7 @@ class Url:
     """Drops a document whose address is listed: its domain, itself, or a word in it."""
 
     def __init__(self, config: rules.Url) -> None:
-        if config.unknown not in ("keep", "drop"):
+        if config.unknown not in rules.KEEP_OR_DROP:
             raise ConfigError(f"filter.url.unknown: {config.unknown!r} is neither keep nor drop")
         self.config = config
         own = [host(entry.lower()).removeprefix("www.") for file in config.domains for entry in entries(file)]
@@ -114,14 +115,12 @@ def _among(lists: list[Hashes], item: str) -> bool:
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _hash(data: Any, start: int, end: int) -> np.uint64:
+def _hash(data: Any, start: int, end: int) -> Any:
     """FNV-1a over bytes, then murmur3's finaliser."""
     h = np.uint64(0xCBF29CE484222325)
     for i in range(start, end):
         h = (h ^ np.uint64(data[i])) * np.uint64(0x100000001B3)
-    h ^= h >> np.uint64(33)
-    h *= np.uint64(0xFF51AFD7ED558CCD)
-    return h ^ (h >> np.uint64(33))
+    return mix(h)
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]

@@ -25,7 +25,7 @@ _MB = 1_000_000
 
 def form(source: Source) -> tuple[str, str]:
     """What a file holds and how it is packed, by its name: (".jsonl", ".zst"); InputError for what nobody reads."""
-    if own := next((suffix for suffix in plugins.READERS if source.name.endswith(suffix)), None):
+    if (own := plugins.reader_of(source.name)) is not None:
         return own, ""
     name = PurePosixPath(source.name)
     packing = name.suffix if name.suffix in (".gz", ".zst") else ""

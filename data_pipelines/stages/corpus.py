@@ -33,6 +33,7 @@ from data_pipelines.words import version
 from data_pipelines.write import Survey
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.run.remote import is_url, plain
+from fmtrain.run.sources import BESIDE, check_unchanged
 from fmtrain.run.stage import Source, Stage
 from fmtrain.run.storage import read_json, write_json
 from fmtrain.run.worker import Result, announce
@@ -50,7 +51,10 @@ def run(stage: Stage) -> Result:
     tasks = _check(stage, job)
     versions = _versions(job)
     earlier = [p for s in SPLITS for p in shards(stage.input("earlier"), s)] if "earlier" in stage.inputs else []
-    inputs = [s for s in stage.sources if not s.name.startswith("filter.")]
+    inputs = [s for s in stage.sources if not s.name.startswith(BESIDE)]
+    for source in stage.sources:
+        if source not in inputs:
+            check_unchanged(source)
     known = sorted(s.identity for s in stage.sources)
     key = parts_key({"job": identity(job), "sources": known, "tasks": tasks, "versions": versions, "refs": stage.refs})
     with Scheduler(stage, key) as scheduler:
@@ -62,7 +66,6 @@ def run(stage: Stage) -> Result:
         _check_balance(account, found)
         _check_sides(account, found, job)
         kept, sizes = write.write(scheduler, parts, copies.gone, cuts, found)
-        account.languages.clear()  # so far of what passed the rules; now of what stays
         account.add(kept)
         for shard in found.shards:
             target = stage.out / shard.name
@@ -166,8 +169,12 @@ def _check_sides(account: Account, found: Survey, job: CorpusJob) -> None:
     train, heldout = found.kept[False][0], found.kept[True][0]
     if train and (heldout or not job.data.heldout_modulus):
         return
-    if not account.records:
-        raise InputError("the input files hold no records; give others with data.files, or look at what they hold")
+    if not account.documents:
+        faults = ", ".join(f"{reason} {n}" for reason, n in account.faults.most_common())
+        raise InputError(
+            f"the input holds no document: {account.records} records{f', {faults}' if faults else ''}. Give other "
+            "files with data.files, or look at what they hold"
+        )
     reasons = Counter({r: n for level in account.levels for r, n in level.reasons.items()}).most_common()
     dropped = ", ".join(f"{reason} {n}" for reason, n in reasons) or "nothing"
     rules = ", ".join(job.filter.rules) or "none"

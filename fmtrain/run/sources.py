@@ -16,6 +16,7 @@ from fmtrain.run.remote import RemoteFile, describe, is_url
 from fmtrain.run.stage import Source
 from fmtrain.run.storage import sha256_file
 
+BESIDE = "//"  # begins the name of a file that settings name, not the data; no relative path begins so
 HUB = "hf://datasets/"  # a Hugging Face data set by name, as NAME@REVISION behind it
 _MIB = 1 << 20
 
@@ -50,7 +51,7 @@ def identify_folder(path: str, name: str) -> Source:
 
 def check_unchanged(source: Source) -> None:
     """InputError where the file is no longer the one that the run was planned with."""
-    now = identify(source.path, source.name)
+    now = (identify_folder if os.path.isdir(source.path) else identify)(source.path, source.name)
     if (now.size, now.stamp) != (source.size, source.stamp):
         raise changed(source, f"{now.size} bytes, stamp {now.stamp[:12]}.., planned with {source.size} bytes, stamp "
                               f"{source.stamp[:12]}..")  # fmt: skip

@@ -32,7 +32,7 @@ from fmtrain.schema.rules import Filter
 GROUP = "fmtrain.plugins"
 RULES: dict[str, Callable[[Any], Any]] = {}  # rule -> its maker
 READERS: dict[str, Callable[..., Any]] = {}  # file suffix -> its reader
-_ORIGIN: dict[str, str] = {}  # rule or suffix -> the module that registered it
+_ORIGIN: dict[str | None, str] = {}  # rule or suffix -> the module that registered it
 _done: set[str] = set()
 
 
@@ -90,10 +90,15 @@ def register(modules: Iterable[str]) -> bool:
     return bool(new)
 
 
-def used(rules: Iterable[str], suffixes: Iterable[str]) -> list[Plugin]:
-    """The plug-ins behind these rules and file suffixes, as they are now: what enters the fingerprint."""
-    modules = {_ORIGIN[key] for key in (*rules, *suffixes) if key in _ORIGIN}
-    return [describe(module) for module in sorted(modules)]
+def reader_of(file: str) -> str | None:
+    """The suffix of `file` that a plug-in reads, or None."""
+    return next((suffix for suffix in READERS if file.endswith(suffix)), None)
+
+
+def used(rules: Iterable[str], files: Iterable[str]) -> list[Plugin]:
+    """The plug-ins behind these rules and the readers of these files, as they are now: what enters the fingerprint."""
+    keys = {*rules, *map(reader_of, files)}
+    return [describe(module) for module in sorted({_ORIGIN[key] for key in keys if key in _ORIGIN})]
 
 
 def narrowed(config: Filter) -> Filter:

@@ -9,12 +9,18 @@ from dataclasses import dataclass, field
 
 from fmtrain.schema.fields import MISSING, file, files, items
 
+# The values that a text setting may have; checked when a run is composed, and by the rule again.
+FAVOURS = ("precision", "recall", "balanced")
+NORMALIZATIONS = ("NFC", "NFKC", "NFD", "NFKD", "none")
+KEEP_OR_DROP = ("keep", "drop")
+PII_KINDS = ("email", "ip", "phone", "card", "iban", "api_key", "private_key")
+
 
 @dataclass
 class Html:
     """Main text of an HTML page by trafilatura (Barbaresi 2021), as FineWeb does."""
 
-    favour: str = "precision"  # precision, recall or balanced
+    favour: str = "precision"  # of FAVOURS
     min_length: int = 1  # of what was extracted
     deduplicate: bool = True  # repeated blocks inside one page
     comments: bool = False
@@ -26,7 +32,7 @@ class Html:
 class Unicode:
     """Mojibake and odd characters mended by ftfy (Speer 2019)."""
 
-    normalization: str = "NFC"  # NFC, NFKC or none
+    normalization: str = "NFC"  # of NORMALIZATIONS
     uncurl_quotes: bool = False
     fix_entities: bool = True
 
@@ -194,7 +200,7 @@ class Decontaminate:
 class Pii:
     """Personal data and secrets replaced by a placeholder each; the document stays."""
 
-    kinds: list[str] = items("email", "ip", "phone", "card", "iban", "api_key", "private_key")
+    kinds: list[str] = items(*PII_KINDS)
     private_ips: bool = False  # also addresses that no one outside can reach
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from fmtrain.run.sources import identify
+from fmtrain.run.sources import BESIDE, identify
 from fmtrain.run.stage import Stage, read_stage, write_stage
 from fmtrain.run.storage import fresh_dir
 from fmtrain.run.worker import Result
@@ -97,8 +97,10 @@ def make_corpus(tmp_path: Path) -> Any:
         executor: str = "inline",
         name: str = "run",
         earlier: Path | None = None,
+        beside: Path | None = None,
     ) -> CorpusRun:
         sources = [identify(str(p), p.relative_to(root).as_posix()) for p in files]
+        sources += [identify(str(beside), f"{BESIDE}filter.x:{beside.name}")] if beside else []
         inputs = {} if earlier is None else {"earlier": str(earlier)}
         folder = tmp_path / name / "stage"
         resources = {"ranks": 1, "tasks": tasks, "executor": executor}

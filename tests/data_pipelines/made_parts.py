@@ -55,6 +55,6 @@ def make_parts(folder: Path, documents: Sequence[Made], tasks: int = 2) -> Parts
 
 
 def make_scheduler(folder: Path) -> Scheduler:
-    """One whose `parts` are `folder/work/parts/key`; tasks run in this process."""
+    """One that keeps all it makes under `folder`; tasks run in this process."""
     work, inline = str(folder / "work"), {"executor": "inline"}
     return Scheduler(Stage("corpus", "corpus", "corpus", "f", "r", {}, {}, {}, [], work, inline, folder), "key")

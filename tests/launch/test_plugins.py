@@ -72,7 +72,7 @@ def run(toy: Path, store: Path, *overrides: str, verb: str = "run") -> subproces
 
 @pytest.fixture
 def words(tmp_path: Path) -> Path:
-    file = tmp_path / "a.upper"
+    file = tmp_path / "a.b.upper"
     file.write_text("".join(f"{'banana' if n % 2 else 'rhythm'} {n}\n" for n in range(20)))
     return file
 
@@ -103,8 +103,15 @@ def test_a_plugin_brings_a_rule_and_a_reader(toy: Path, words: Path, tmp_path: P
     assert "plugins" in changed.stdout and "reuse" not in changed.stdout
 
 
+def test_the_plugin_behind_a_reader_is_part_of_the_corpus(toy: Path, words: Path, tmp_path: Path) -> None:
+    done = run(toy, tmp_path, f"data.files={words}", "filter=none")
+    assert done.returncode == 0, done.stdout + done.stderr
+    manifest = json.loads((tmp_path / "artifacts/corpus/corpus_web/v0001/manifest.json").read_text())
+    assert [plugin["package"] for plugin in manifest["payload"]["job"]["plugins"]] == ["toy-rules"]
+
+
 def test_a_plugin_that_is_not_used_changes_nothing(toy: Path, words: Path, tmp_path: Path) -> None:
-    file = words.with_suffix(".jsonl")
+    file = tmp_path / "a.jsonl"
     file.write_text("".join(json.dumps({"text": f"document {n}"}) + "\n" for n in range(9)))
     done = run(toy, tmp_path, f"data.files={file}", "filter=none")
     assert done.returncode == 0, done.stdout + done.stderr

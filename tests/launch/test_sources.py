@@ -48,6 +48,8 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     for pattern in (f"{tmp_path}/none.jsonl", f"{tmp_path}/*.jsonl"):
         with pytest.raises(InputError, match="no file matches"):
             sources(Local(files=[pattern]))
+    with pytest.raises(InputError, match=r"is a folder; name its files, e\.g\. data\.files='.*/\*\*/\*\.jsonl'"):
+        sources(Local(files=[str(tmp_path)]))
     with pytest.raises(InputError, match="none of these is in the standard library"):
         sources(Stdlib(modules=["nosuch"]))
 

@@ -107,6 +107,8 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert cli.main([*two, "--out", str(tmp_path / "x")]) == ExitCode.INPUT
     assert "no text under 'text'" in capsys.readouterr().err
     assert cli.main([*two, *one, "--out", str(tmp_path / "x")]) == ExitCode.CONFIG
+    assert cli.main([*two, "--out", str(tmp_path)]) == ExitCode.CONFIG
+    assert f"--out {tmp_path} is a folder" in capsys.readouterr().err
 
 
 def test_agrees_with_people_better_than_length(shared_data: Path) -> None:

@@ -16,7 +16,7 @@ from data_pipelines.document import Document
 from data_pipelines.filters import texts
 from data_pipelines.filters.base import Counting
 from data_pipelines.filters.decontaminate import Decontaminate
-from data_pipelines.filters.grams import Sequences, grams, plain_words
+from data_pipelines.grams import Sequences, grams, plain_words
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.schema import rules
 

@@ -42,7 +42,7 @@ def test_unknown(own: Url) -> None:
         assert reason(Url(rules.Url(bundled=False, unknown="drop")), url) == "url.unknown"
     with pytest.raises(ConfigError, match="perhaps"):
         Url(rules.Url(unknown="perhaps"))
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is not there"):
         Url(rules.Url(bundled=False, words=["missing.txt"]))
 
 

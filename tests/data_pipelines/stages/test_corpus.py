@@ -184,6 +184,10 @@ def test_an_empty_side_is_an_error_with_the_account(make_corpus: Any, tmp_path: 
     few = write(tmp_path / "b.jsonl.gz", planted()[:5])
     with pytest.raises(InputError, match=r"5 are left for training and 0 held out.*heldout_modulus=20"):
         make_corpus(job(), [few], tmp_path, name="few").run()
+    nothing = tmp_path / "c.jsonl"
+    nothing.write_text("\n")
+    with pytest.raises(InputError, match="holds no document: 1 records, blank_line 1"):
+        make_corpus(job(), [nothing], tmp_path, name="blank").run()
     with pytest.raises(InputError, match="no input file"):
         make_corpus(job(), [], tmp_path, name="nothing").run()
     with pytest.raises(ConfigError, match="holds no documents"):
@@ -198,6 +202,16 @@ def test_a_missing_file_ends_the_process_with_its_code(make_corpus: Any, tmp_pat
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 3 and "Traceback" not in said
     assert str(file) in read_json(run.folder / "error.json")["message"]
+
+
+def test_files_of_settings_are_no_input_and_must_not_change(make_corpus: Any, tmp_path: Path) -> None:
+    file, words = write(tmp_path / "filter.jsonl.gz", planted()), tmp_path / "words.txt"
+    words.write_text("one\n")
+    run = make_corpus(job(), [file], tmp_path, beside=words)
+    assert run.run().counts["read"] == len(planted())  # whatever the data's own file is called
+    words.write_text("two\n")
+    with pytest.raises(InputError, match=r"words\.txt has changed since this run was planned"):
+        run.run()
 
 
 def test_copies_of_an_earlier_corpus_go(make_corpus: Any, tmp_path: Path) -> None:

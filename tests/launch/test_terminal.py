@@ -1,0 +1,31 @@
+"""What a stage announces is shown once, and all of it, also what it said in its last moment."""
+
+import io
+import json
+from pathlib import Path
+
+from fmtrain.run.stage import Stage
+from fmtrain.run.worker import announce
+from launch.terminal import Live, progress_text
+
+
+def test_announcements_are_passed_on(tmp_path: Path) -> None:
+    stage = Stage("tokens", "tokens", "tokens", "f", "r", {}, {}, {}, [], "", folder=tmp_path)
+    out = io.StringIO()
+    live = Live("tokens", tmp_path / "progress.json", out)
+    live.poll()
+    announce(stage, "source  planned\nweb     5,000")
+    live.poll()
+    live.poll()
+    announce(stage, "warning: the last word")
+    live.hear()
+    live.close("  tokens     tokens@v1 in 1 s")
+    assert out.getvalue() == (
+        "    source  planned\n    web     5,000\n    warning: the last word\n  tokens     tokens@v1 in 1 s\n"
+    )
+
+
+def test_progress_in_words(tmp_path: Path) -> None:
+    state = {"done": 12345, "total": 50000, "unit": "documents", "rate": 1234.5, "seconds_left": 31.0}
+    assert progress_text(state | {"mb_per_second": 5.61}) == "12,345/50,000 documents, 1,234/s, 5.6 MB/s, 31 s left"
+    assert progress_text(json.loads(json.dumps({"done": 3, "unit": "steps", "rate": 2.1}))) == "3 steps, 2.1/s"
