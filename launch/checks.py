@@ -1,11 +1,13 @@
 """What two fields together must satisfy; each message names both fields and the mend."""
 
 import dataclasses
+import difflib
 import re
+from collections.abc import Collection
 from typing import Any
 
 from fmtrain.errors import ConfigError
-from fmtrain.schema import mixture, rules
+from fmtrain.schema import evaluation_sets, mixture, rules
 from fmtrain.schema.dedup import STEPS
 from fmtrain.schema.root import Root
 from fmtrain.schema.training import Bert, Clm, Cosine, Dpo, HuggingFace, Llama, Mlm, Model, Sft, TrainStage
@@ -19,6 +21,12 @@ SHARES = (
     "gopher_repetition.dup_line_char_frac", "gopher_repetition.dup_para_char_frac", "fineweb.line_punct_thr",
     "fineweb.short_line_thr", "fineweb.char_duplicates_ratio",
 )  # fmt: skip
+NEEDS = {  # rule -> the settings of which it needs one
+    "decontaminate": ("files", "sets"),
+    "classifier": ("model",),
+    "bad_words": ("lists",),
+    "toxicity": ("lists", "model"),
+}
 LEAST: dict[str, float] = {
     "seed": 0,
     "data.heldout_modulus": 0,
@@ -107,10 +115,10 @@ def _corpus(root: Root) -> None:
     known = [f.name for f in dataclasses.fields(root.filter) if dataclasses.is_dataclass(f.type)]
     for rule in root.filter.rules:
         if rule not in known:
-            raise ConfigError(f"filter.rules: there is no rule {rule!r}; there are {', '.join(known)}")
+            raise ConfigError(f"filter.rules: there is no rule {rule!r}; {_among(rule, known)}")
     for step in root.dedup.steps:
         if step not in STEPS:
-            raise ConfigError(f"dedup.steps: there is no step {step!r}; there are {', '.join(STEPS)}")
+            raise ConfigError(f"dedup.steps: there is no step {step!r}; {_among(step, STEPS)}")
     for key, value, choices in (
         ("dedup.keep", root.dedup.keep, ("longest", "newest", "score")),
         ("dedup.substring_action", root.dedup.substring_action, ("cut", "drop")),
@@ -130,23 +138,28 @@ def _corpus(root: Root) -> None:
         raise ConfigError("dedup.keep=score needs classifier among filter.rules: it gives the score")
 
 
+def _among(word: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(word, known, 1)
+    return f"{f'did you mean {near[0]}? There' if near else 'there'} are {', '.join(known)}"
+
+
 def _rules(config: rules.Filter) -> None:
     """What the chosen rules cannot do without, and shares that are none."""
-    needs = {
-        "decontaminate": ("files", config.decontaminate.files),
-        "classifier": ("model", config.classifier.model),
-        "bad_words": ("lists", config.bad_words.lists),
-        "toxicity": ("lists", config.toxicity.lists or config.toxicity.model),
-    }
-    for rule, (field, value) in needs.items():
-        if rule in config.rules and not value:
+    for rule, fields in NEEDS.items():
+        given = [field for field in fields if getattr(getattr(config, rule), field)]
+        if rule in config.rules and not given:
+            raise ConfigError(f"filter.rules has {rule}, which needs filter.{rule}.{' or '.join(fields)}: give some")
+        if given and rule not in config.rules:
             raise ConfigError(
-                f"filter.rules has {rule}, and filter.{rule}.{field} is empty; give a path on this machine"
+                f"filter.{rule}.{given[0]} is given, and {rule} does not stand among filter.rules="
+                f"[{','.join(config.rules)}]: it would not be applied. Add it, or take the setting away"
             )
+    for entry in config.decontaminate.sets:
+        evaluation_sets.parse(entry, "filter.decontaminate.sets")
     if len(set(config.rules)) < len(config.rules):
         raise ConfigError(f"filter.rules=[{','.join(config.rules)}]: a rule stands twice; name each once")
     if unknown := [kind for kind in config.pii.kinds if kind not in rules.PII_KINDS]:
-        raise ConfigError(f"filter.pii.kinds: there is no kind {unknown[0]!r}; there are {', '.join(rules.PII_KINDS)}")
+        raise ConfigError(f"filter.pii.kinds: there is no kind {unknown[0]!r}; {_among(unknown[0], rules.PII_KINDS)}")
     if config.words != "fast" and not config.words.startswith("spacy-"):
         raise ConfigError(f"filter.words={config.words}: expected fast, or spacy-LANGUAGE, e.g. spacy-zh")
     for key in SHARES:

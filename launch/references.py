@@ -1,7 +1,7 @@
-"""Files that a configuration names beside its data: models and lists of rules, a tokenizer's folder.
+"""What a configuration names beside its data: models and lists of rules, evaluation sets, a tokenizer's folder.
 
 Their content belongs to the identity of the stage that uses them, their paths do not. Paths are made absolute, since a
-worker may stand elsewhere.
+worker may stand elsewhere; a data set on the hub is pinned to the commit that its name stands for now.
 """
 
 import copy
@@ -13,9 +13,11 @@ from typing import Any, TypeVar
 
 from fmtrain.errors import InputError
 from fmtrain.run.remote import is_url
-from fmtrain.run.sources import BESIDE, identify, identify_folder
+from fmtrain.run.sources import BESIDE, HUB, identify, identify_folder
 from fmtrain.run.stage import Source
+from fmtrain.schema import evaluation_sets
 from fmtrain.schema.fields import referenced
+from launch.sources import resolve
 
 T = TypeVar("T")
 
@@ -23,12 +25,22 @@ T = TypeVar("T")
 def referenced_files(group: str, config: Any, used: Sequence[str] | None = None) -> list[Source]:
     """The files behind the `file` and `files` fields of `config`, of the parts `used` alone where these are given."""
     found = []
-    for key, paths in referenced(config).items():
-        if used is not None and key.partition(".")[0] not in used:
-            continue
-        for path in paths:
-            found.append(_identify(path, f"{group}.{key}"))
+    for one in referenced(config):
+        if used is None or one.key.partition(".")[0] in used:
+            identified = _identify_set if one.is_data_set else _identify
+            found.append(identified(one.value, f"{group}.{one.key}"))
     return found
+
+
+def _identify_set(entry: str, key: str) -> Source:
+    """A data set that `absolute` has resolved."""
+    found = evaluation_sets.parse(entry, key)
+    name = f"{BESIDE}{key}:{found.label}"
+    if not found.is_folder:
+        return Source(f"{HUB}{found.path}@{found.revision}", name, 0, str(found.revision), "")
+    if not os.path.isdir(found.path):
+        raise InputError(f"{key}: {found.path} is no folder on this machine; expected one with a Hugging Face data set")
+    return identify_folder(found.path, name)
 
 
 def _identify(path: str, key: str) -> Source:
@@ -41,9 +53,9 @@ def _identify(path: str, key: str) -> Source:
 
 
 def absolute(config: T, key: str) -> T:
-    """A copy with absolute paths in its `file` and `files` fields, globs resolved; InputError where none matches.
+    """A copy with absolute paths in its `file` and `files` fields, globs and data sets resolved.
 
-    `key` is where the configuration stands, e.g. filter: for messages.
+    InputError where nothing matches. `key` is where the configuration stands, e.g. filter: for messages.
     """
     made = copy.deepcopy(config)
     _resolve(made, f"{key}.")
@@ -54,12 +66,22 @@ def _resolve(config: Any, prefix: str) -> None:
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         if f.metadata.get("file") and value:
-            if isinstance(value, str):
+            if f.metadata.get("data_sets"):
+                setattr(config, f.name, [_data_set(entry, f"{prefix}{f.name}") for entry in value])
+            elif isinstance(value, str):
                 setattr(config, f.name, _path(value))
             else:
                 setattr(config, f.name, [p for pattern in value for p in _paths(pattern, f"{prefix}{f.name}")])
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
             _resolve(value, f"{prefix}{f.name}.")
+
+
+def _data_set(entry: str, key: str) -> str:
+    found = evaluation_sets.parse(entry, key)
+    if found.is_folder:
+        return str(dataclasses.replace(found, path=_path(found.path)))
+    mend = str(dataclasses.replace(found, revision="SHA"))
+    return str(dataclasses.replace(found, revision=resolve(found.path, found.revision, f"{key}: {entry}", mend)))
 
 
 def _path(path: str) -> str:

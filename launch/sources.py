@@ -105,27 +105,31 @@ def _hub(data: Hub) -> Source:
         return identify_folder(str(folder.absolute()), folder.absolute().name)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", data.path):
         raise InputError(f"data.path={data.path}: neither a folder on this machine nor a name on the hub (OWNER/NAME)")
-    revision = data.revision or "main"
-    if not re.fullmatch(r"[0-9a-f]{40}", revision):
-        revision = _resolve(data, revision)
-    return Source(f"{HUB}{data.path}@{revision}", data.path, 0, revision, "")
+    commit = resolve(data.path, data.revision, f"data.path={data.path}", "data.revision=SHA (40 hex digits)")
+    return Source(f"{HUB}{data.path}@{commit}", data.path, 0, commit, "")
 
 
-def _resolve(data: Hub, revision: str) -> str:
-    """The commit that a branch or tag of a data set stands for."""
+def resolve(name: str, revision: str | None, given: str, mend: str) -> str:
+    """The commit of a data set on the hub that a branch or tag stands for, main where there is none.
+
+    `given` and `mend` are for the message: the setting, and how it says a commit.
+    """
+    revision = revision or "main"
+    if re.fullmatch(r"[0-9a-f]{40}", revision):
+        return revision
     import httpx
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     try:
-        found: str | None = HfApi().dataset_info(data.path, revision=revision, timeout=20).sha
+        found: str | None = HfApi().dataset_info(name, revision=revision, timeout=20).sha
     except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as e:
         reason = (str(e).splitlines() or [type(e).__name__])[0]
         raise InputError(
-            f"data.path={data.path}: the hub does not say which revision {revision!r} is ({reason}). Give the commit "
-            "with data.revision=SHA (40 hex digits), or a local folder as data.path; a private data set needs HF_TOKEN"
+            f"{given}: the hub does not say which revision {revision!r} of {name} is ({reason}). Give the commit with "
+            f"{mend}, or a folder on this machine; a private data set needs HF_TOKEN"
         ) from None
-    assert found is not None, data.path
+    assert found is not None, name
     return found
 
 

@@ -62,20 +62,28 @@ def _record(fields: Fields, item: dict[str, Any] | UnicodeDecodeError, place: in
 
 
 def _open(data: Hub, unit: Unit) -> Any:
+    path, _, revision = unit.source.path.removeprefix(HUB).rpartition("@")
+    if not unit.source.path.startswith(HUB):
+        path, revision = unit.source.path, ""
+    check = f"data.config={data.config} and data.split={data.split}"
+    found = load_split(path, data.config, data.split, revision or None, f"data.path={data.path}", check, streaming=True)
+    return found.with_format("arrow")
+
+
+def load_split(
+    path: str, config: str | None, split: str, revision: str | None, given: str, check: str, streaming: bool = False
+) -> Any:
+    """A split of a data set; InputError names the setting `given` and what to `check`."""
     import datasets
     from huggingface_hub.errors import HfHubHTTPError
 
     datasets.disable_progress_bars()
-    path, _, revision = unit.source.path.removeprefix(HUB).rpartition("@")
-    if not unit.source.path.startswith(HUB):
-        path, revision = unit.source.path, ""
     try:
-        found = datasets.load_dataset(path, data.config, split=data.split, revision=revision or None, streaming=True)
-        return found.with_format("arrow")
+        return datasets.load_dataset(path, config, split=split, revision=revision, streaming=streaming)
     except (OSError, ValueError, HfHubHTTPError, datasets.exceptions.DatasetsError) as e:
         raise InputError(
-            f"data.path={data.path}: {str(e).splitlines()[0] if str(e) else type(e).__name__}. "
-            f"Check data.config={data.config} and data.split={data.split}; a private data set needs HF_TOKEN"
+            f"{given}: {str(e).splitlines()[0] if str(e) else type(e).__name__}. Check {check}; a private data set "
+            "needs HF_TOKEN"
         ) from e
 
 

@@ -14,12 +14,13 @@ import resource
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from data_pipelines import card, ledger, write
+from data_pipelines import card, evaluation_sets, ledger, write
 from data_pipelines.account import Account, account_from, total
 from data_pipelines.corpus_reader import SPLITS, shards
 from data_pipelines.dedup import Result as Copies
@@ -33,7 +34,7 @@ from data_pipelines.words import version
 from data_pipelines.write import Survey
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.run.remote import is_url, plain
-from fmtrain.run.sources import BESIDE, check_unchanged
+from fmtrain.run.sources import BESIDE, HUB, check_unchanged
 from fmtrain.run.stage import Source, Stage
 from fmtrain.run.storage import read_json, write_json
 from fmtrain.run.worker import Result, announce
@@ -53,7 +54,7 @@ def run(stage: Stage) -> Result:
     earlier = [p for s in SPLITS for p in shards(stage.input("earlier"), s)] if "earlier" in stage.inputs else []
     inputs = [s for s in stage.sources if not s.name.startswith(BESIDE)]
     for source in stage.sources:
-        if source not in inputs:
+        if source not in inputs and not source.path.startswith(HUB):
             check_unchanged(source)
     known = sorted(s.identity for s in stage.sources)
     key = parts_key({"job": identity(job), "sources": known, "tasks": tasks, "versions": versions, "refs": stage.refs})
@@ -106,6 +107,7 @@ def _read(
     scheduler: Scheduler, job: CorpusJob, inputs: list[Source], earlier: list[Path], tasks: int
 ) -> tuple[Parts, Account]:
     """The read step and its account; InputError where too much cannot be read."""
+    job = _with_sets(job, scheduler.parts / "sets")
     files = {s.name: n for n, s in enumerate(sorted(inputs, key=lambda s: s.name))}
     expected = len(inputs) if job.data.name == "stdlib" else None
     if job.data.name == "local":
@@ -119,6 +121,15 @@ def _read(
         places = [place_of(fault) for fault, _ in zip(_faults(parts), range(5), strict=False)]
         raise InputError(too_many(account, job.data.max_bad_fraction, places))
     return parts, account
+
+
+def _with_sets(job: CorpusJob, folder: Path) -> CorpusJob:
+    """The job with evaluation sets that it names as files, if it looks for any."""
+    rule = job.filter.decontaminate
+    if "decontaminate" not in job.filter.rules or not rule.sets:
+        return job
+    found = evaluation_sets.fetch(rule.sets, folder, "filter.decontaminate.sets")
+    return replace(job, filter=replace(job.filter, decontaminate=replace(rule, files=[*rule.files, *found], sets=[])))
 
 
 def _faults(parts: Parts) -> Iterator[dict[str, Any]]:

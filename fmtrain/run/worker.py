@@ -118,7 +118,7 @@ def main(run: Callable[[Stage], Result], argv: list[str] | None = None) -> None:
     except BaseException as e:
         code = ExitCode.STAGE_FAILED
         _report(folder, code, f"{type(e).__name__}: {e}", traceback.format_exc())
-    _leave(code)
+    leave(code)
 
 
 def _run(run: Callable[[Stage], Result], stage: Stage) -> None:
@@ -159,7 +159,7 @@ def _report(folder: Path, code: int, message: str, trace: str) -> None:
         pass
 
 
-def _leave(code: int) -> None:
+def leave(code: int) -> None:
     """Leave at once: no atexit hook of a library, no thread that hangs, changes the exit code."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

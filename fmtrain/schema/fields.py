@@ -31,13 +31,28 @@ def files() -> Any:
     return dataclasses.field(default_factory=list, metadata={"identity": False, "file": True})
 
 
-def referenced(config: Any, prefix: str = "") -> dict[str, list[str]]:
-    """Every path that the `file` and `files` fields under a dataclass hold: dotted field -> paths as given."""
-    found: dict[str, list[str]] = {}
+def data_sets() -> Any:
+    """Data sets (fmtrain.schema.evaluation_sets) whose commit or content, not whose entry, belongs to the identity."""
+    return dataclasses.field(default_factory=list, metadata={"identity": False, "file": True, "data_sets": True})
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """Something beside the data that a setting names."""
+
+    key: str  # dotted field that names it
+    value: str  # path, glob or URL; a data set's entry
+    is_data_set: bool
+
+
+def referenced(config: Any, prefix: str = "") -> list[Reference]:
+    """What the `file`, `files` and `data_sets` fields under a dataclass name."""
+    found: list[Reference] = []
     for f in dataclasses.fields(config):
         value, key = getattr(config, f.name), f"{prefix}{f.name}"
         if f.metadata.get("file") and value:
-            found[key] = [value] if isinstance(value, str) else list(value)
+            values = [value] if isinstance(value, str) else value
+            found += [Reference(key, v, f.metadata.get("data_sets", False)) for v in values]
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-            found |= referenced(value, f"{key}.")
+            found += referenced(value, f"{key}.")
     return found

@@ -7,7 +7,7 @@ or changes its text (html, unicode, c4's lines, pii). Lengths are in characters,
 
 from dataclasses import dataclass, field
 
-from fmtrain.schema.fields import MISSING, file, files, items
+from fmtrain.schema.fields import MISSING, data_sets, file, files, items
 
 # The values that a text setting may have; checked when a run is composed, and by the rule again.
 FAVOURS = ("precision", "recall", "balanced")
@@ -187,10 +187,12 @@ class Decontaminate:
     """Documents that hold evaluation rows: a word n-gram of theirs (13 in Brown et al. 2020), or a short one whole.
 
     `files` are .jsonl (every string of a row counts), .json (a row an item), .tsv or .txt (a row a line), also .gz,
-    .bz2 and .zst. A row without a text of `n_grams` words is looked for by its longest, whole.
+    .bz2 and .zst. `sets` are data sets by name: gsm8k, OWNER/NAME:SPLIT, OWNER/NAME:CONFIG:SPLIT, ./FOLDER:SPLIT; every
+    string of a row counts. A row without a text of `n_grams` words is looked for by its longest, whole.
     """
 
     files: list[str] = files()
+    sets: list[str] = data_sets()
     n_grams: int = 13
     min_hits: int = 1  # distinct n-grams of evaluation rows
     min_words: int = 5  # an evaluation text shorter than this proves nothing

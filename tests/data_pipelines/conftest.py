@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from fmtrain.run.sources import BESIDE, identify
-from fmtrain.run.stage import Stage, read_stage, write_stage
+from fmtrain.run.sources import BESIDE, identify, identify_folder
+from fmtrain.run.stage import Source, Stage, read_stage, write_stage
 from fmtrain.run.storage import fresh_dir
 from fmtrain.run.worker import Result
 from fmtrain.schema.corpus import CorpusJob
@@ -85,6 +85,10 @@ class CorpusRun:
         return {p.relative_to(self.out).as_posix(): p.read_bytes() for p in self.out.rglob("*") if p.is_file()}
 
 
+def _beside(path: Path) -> Source:
+    return (identify_folder if path.is_dir() else identify)(str(path), f"{BESIDE}filter.x:{path.name}")
+
+
 @pytest.fixture
 def make_corpus(tmp_path: Path) -> Any:
     """(job, files, root, tasks, executor) -> a CorpusRun that stands ready; files are named relative to root."""
@@ -100,7 +104,7 @@ def make_corpus(tmp_path: Path) -> Any:
         beside: Path | None = None,
     ) -> CorpusRun:
         sources = [identify(str(p), p.relative_to(root).as_posix()) for p in files]
-        sources += [identify(str(beside), f"{BESIDE}filter.x:{beside.name}")] if beside else []
+        sources += [_beside(beside)] if beside else []
         inputs = {} if earlier is None else {"earlier": str(earlier)}
         folder = tmp_path / name / "stage"
         resources = {"ranks": 1, "tasks": tasks, "executor": executor}

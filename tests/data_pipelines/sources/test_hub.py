@@ -124,5 +124,5 @@ def test_a_name_on_the_hub() -> None:
     sha = "0123456789" * 4
     (source,) = plan(Hub(path="owner/name", revision=sha))
     assert (source.path, source.name, source.stamp) == (f"hf://datasets/owner/name@{sha}", "owner/name", sha)
-    with pytest.raises(InputError, match=r"which revision 'main' is .*data\.revision=SHA .*local folder"):
+    with pytest.raises(InputError, match=r"which revision 'main' of owner/name is .*data\.revision=SHA .*or a folder"):
         plan(Hub(path="owner/name"))

@@ -7,6 +7,7 @@ import random
 import signal
 import sysconfig
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from fmtrain.errors import ConfigError, InputError
 from fmtrain.run.storage import read_json
 from fmtrain.schema.corpus import CorpusJob, CorpusStage
 from fmtrain.schema.dedup import Dedup
-from fmtrain.schema.rules import Filter
+from fmtrain.schema.rules import Decontaminate, Filter
 from fmtrain.schema.sources import Local, Rows, Stdlib
 
 MINHASH, EXACT, NONE = (
@@ -212,6 +213,26 @@ def test_files_of_settings_are_no_input_and_must_not_change(make_corpus: Any, tm
     words.write_text("two\n")
     with pytest.raises(InputError, match=r"words\.txt has changed since this run was planned"):
         run.run()
+
+
+def test_an_evaluation_set_by_name(make_corpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    (folder := tmp_path / "ours").mkdir()
+    row = planted()[3][1]
+    (folder / "test.jsonl").write_text(json.dumps({"question": "one", "n": 1}) + "\n" + json.dumps({"question": row}))
+    rule = Decontaminate(sets=[f"{folder}:test"])
+    wanted = job(filter=Filter("none", ["decontaminate"], decontaminate=rule))
+    file = write(tmp_path / "a.jsonl.gz", planted())
+    run = make_corpus(wanted, [file], tmp_path, beside=folder)
+    run.run()
+    gone = {r["id"]: r["detail"] for r in run.ledger() if r["rule"] == "decontaminate.n_gram"}
+    assert gone[planted()[3][0]] == "ours:test.jsonl:2"
+    card = (run.out / "card.md").read_text()
+    assert f"{folder}:test" in card and "ours:test.jsonl:2" in card
+    nosuch = replace(wanted, filter=replace(wanted.filter, decontaminate=Decontaminate(sets=[f"{folder}:dev"])))
+    with pytest.raises(InputError, match=r"filter\.decontaminate\.sets: .*dev.* Check the configuration and the split"):
+        make_corpus(nosuch, [file], tmp_path, name="other").run()
 
 
 def test_copies_of_an_earlier_corpus_go(make_corpus: Any, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from fmtrain.models import build_model, load_tokenizer
 from fmtrain.models.device import device
 from fmtrain.objectives import OBJECTIVES, CollateContext
 from fmtrain.run.stage import Stage
+from fmtrain.run.worker import leave
 from fmtrain.schema.load import dump
 from fmtrain.schema.training import TrainJob, Zero
 from fmtrain.train.distributed import Group, start
@@ -91,3 +92,4 @@ def main(out: Path, inputs: dict[str, str]) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text()))
+    leave(0)  # as every rank of ours does: gloo's threads may abort an interpreter that tears itself down

@@ -1,0 +1,51 @@
+"""Evaluation sets that settings name: pinned when a run is planned, known by what they hold."""
+
+from pathlib import Path
+
+import pytest
+
+from fmtrain.errors import ConfigError, InputError
+from fmtrain.schema.rules import Decontaminate, Filter
+from launch.compose import compose
+from launch.references import absolute, referenced_files
+
+COMMIT = "0123456789" * 4
+
+
+def planned(*sets: str) -> Filter:
+    return absolute(Filter("x", ["decontaminate"], decontaminate=Decontaminate(sets=list(sets))), "filter")
+
+
+def test_a_name_is_its_commit() -> None:
+    made = planned(f"openai/gsm8k@{COMMIT}:main:test")
+    (source,) = referenced_files("filter", made)
+    assert source.path == f"hf://datasets/openai/gsm8k@{COMMIT}" and source.stamp == COMMIT
+    assert source.name == "//filter.decontaminate.sets:openai/gsm8k:main:test"
+    with pytest.raises(InputError, match=r"filter\.decontaminate\.sets: gsm8k: the hub does not say .*@SHA:main:test"):
+        planned("gsm8k")  # no test may reach the hub
+
+
+def test_a_folder_is_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "test.jsonl").write_text('{"q": "a"}\n')
+    monkeypatch.chdir(tmp_path)
+    made = planned("./ours:test")
+    assert made.decontaminate.sets == [f"{tmp_path}/ours:test"]
+    (first,) = referenced_files("filter", made)
+    (tmp_path / "ours" / "test.jsonl").write_text('{"q": "b"}\n')
+    (second,) = referenced_files("filter", made)
+    assert first.name == second.name == "//filter.decontaminate.sets:ours:test" and first.identity != second.identity
+    with pytest.raises(InputError, match=r"filter\.decontaminate\.sets: .*nosuch is no folder"):
+        referenced_files("filter", planned("./nosuch:test"))
+
+
+def test_what_would_not_be_applied_is_refused() -> None:
+    base = ["data=hub", "data.path=x", "filter=none"]
+    for rule, given in (("decontaminate", "sets=[gsm8k]"), ("bad_words", "lists=[a.txt]"), ("classifier", "model=a")):
+        with pytest.raises(ConfigError, match=rf"filter\.{rule}\..* is given, and {rule} does not stand among"):
+            compose([*base, f"filter.{rule}.{given}"])
+        compose([*base, f"filter.rules=[{rule}]", f"filter.{rule}.{given}"])
+    with pytest.raises(ConfigError, match=r"needs filter\.decontaminate\.files or sets"):
+        compose([*base, "filter.rules=[decontaminate]"])
+    with pytest.raises(ConfigError, match="did you mean gsm8k"):
+        compose([*base, "filter.rules=[decontaminate]", "filter.decontaminate.sets=[gsm9k]"])
