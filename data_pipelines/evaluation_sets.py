@@ -1,7 +1,7 @@
 """Evaluation sets that settings name, brought to this machine: one JSON lines file each, for rules to read.
 
 The planner has pinned what a name stands for. They are read once for a stage, before its tasks, which may be many and
-on machines without a way to the hub.
+on machines without a way to the hub. The planner has refused two of one name.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 
 from data_pipelines.filters.texts import strings
-from data_pipelines.sources.hub import load_split
+from data_pipelines.sources.hub import load_split, refusals
 from fmtrain.run.storage import write_text
 from fmtrain.schema.evaluation_sets import parse
 
@@ -26,6 +26,8 @@ def _fetch(entry: str, folder: Path, key: str) -> Path:
     target = folder / f"{wanted.label.replace('/', '--')}.jsonl"
     if not target.exists():
         check = f"the configuration and the split of {entry}"
-        found = load_split(wanted.path, wanted.config, wanted.split, wanted.revision, key, check)
-        write_text(target, "".join(orjson.dumps(list(strings(row))).decode() + "\n" for row in found))
+        with refusals(key, check, on_hub=not wanted.is_folder):
+            found = load_split(wanted.path, wanted.config, wanted.split, wanted.revision, key, check)
+            rows = [orjson.dumps(list(strings(row))).decode() for row in found]
+        write_text(target, "\n".join(rows) + "\n")
     return target

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import re
+from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
@@ -154,8 +155,12 @@ def _rules(config: rules.Filter) -> None:
                 f"filter.{rule}.{given[0]} is given, and {rule} does not stand among filter.rules="
                 f"[{','.join(config.rules)}]: it would not be applied. Add it, or take the setting away"
             )
-    for entry in config.decontaminate.sets:
-        evaluation_sets.parse(entry, "filter.decontaminate.sets")
+    labels = [evaluation_sets.parse(entry, "filter.decontaminate.sets").label for entry in config.decontaminate.sets]
+    if twice := [label for label, times in Counter(labels).items() if times > 1]:
+        raise ConfigError(
+            f"filter.decontaminate.sets: two of {', '.join(config.decontaminate.sets)} are called {twice[0]}, and rows "
+            "are named by that; name each once, or give a folder another name"
+        )
     if len(set(config.rules)) < len(config.rules):
         raise ConfigError(f"filter.rules=[{','.join(config.rules)}]: a rule stands twice; name each once")
     if unknown := [kind for kind in config.pii.kinds if kind not in rules.PII_KINDS]:

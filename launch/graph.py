@@ -13,7 +13,7 @@ from fmtrain.schema import plugins
 from fmtrain.schema.corpus import CorpusJob, ExamplesJob, Existing, TokenizerJob, TokensJob
 from fmtrain.schema.evaluation import EvaluateJob, PublishJob, ReferenceJob
 from fmtrain.schema.root import Root
-from fmtrain.schema.sources import Rows, Stdlib
+from fmtrain.schema.sources import Local, Rows, Stdlib
 from fmtrain.schema.training import Dpo, HuggingFace, TrainJob
 from launch.references import absolute, referenced_files
 from launch.sources import forms, model_files, sources
@@ -105,7 +105,7 @@ class _Builder:
                 self.root.data,
                 plugins.narrowed(absolute(self.root.filter, "filter")),
                 self.root.dedup,
-                plugins.used(self.root.filter.rules, (source.name for source in self.data)),
+                plugins.used(self.root.filter.rules, self._read_by_name()),
                 self.on["corpus"],
             ),
             "tokenizer": lambda: TokenizerJob(absolute(self.root.tokenizer, "tokenizer"), self.on["tokenizer"]),
@@ -122,6 +122,10 @@ class _Builder:
             node.sources = self._sources(job)
             nodes.append(node)
         return Graph(nodes, self.left_out)
+
+    def _read_by_name(self) -> list[str]:
+        """The files whose reader is chosen by their names, of a plug-in maybe."""
+        return [source.name for source in self.data] if isinstance(self.root.data, Local) else []
 
     def _base(self) -> Folder | None:
         """The Hugging Face folder that the first training stage starts from."""

@@ -15,6 +15,7 @@ from fmtrain.errors import InputError
 from fmtrain.run.remote import is_url
 from fmtrain.run.sources import BESIDE, HUB, identify, identify_folder
 from fmtrain.run.stage import Source
+from fmtrain.run.storage import settled
 from fmtrain.schema import evaluation_sets
 from fmtrain.schema.fields import referenced
 from launch.sources import resolve
@@ -45,8 +46,6 @@ def _identify_set(entry: str, key: str) -> Source:
 
 def _identify(path: str, key: str) -> Source:
     name = f"{BESIDE}{key}:{os.path.basename(path.rstrip('/'))}"
-    if is_url(path):
-        return identify(path, name)
     if not os.path.exists(path):
         raise InputError(f"{key}: {path} does not exist; give the path of a file on this machine")
     return identify_folder(path, name) if os.path.isdir(path) else identify(path, name)
@@ -69,7 +68,7 @@ def _resolve(config: Any, prefix: str) -> None:
             if f.metadata.get("data_sets"):
                 setattr(config, f.name, [_data_set(entry, f"{prefix}{f.name}") for entry in value])
             elif isinstance(value, str):
-                setattr(config, f.name, _path(value))
+                setattr(config, f.name, _path(value, f"{prefix}{f.name}"))
             else:
                 setattr(config, f.name, [p for pattern in value for p in _paths(pattern, f"{prefix}{f.name}")])
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -79,18 +78,24 @@ def _resolve(config: Any, prefix: str) -> None:
 def _data_set(entry: str, key: str) -> str:
     found = evaluation_sets.parse(entry, key)
     if found.is_folder:
-        return str(dataclasses.replace(found, path=_path(found.path)))
+        if ":" in (path := _path(found.path, key)):
+            raise InputError(f"{key}: {path} has a colon in it, which parts a folder from its split; give another path")
+        return str(dataclasses.replace(found, path=path))
+    if os.path.isdir(found.path):
+        raise InputError(f"{key}: {entry} means a data set on the hub; for the folder write ./{entry}")
     mend = str(dataclasses.replace(found, revision="SHA"))
     return str(dataclasses.replace(found, revision=resolve(found.path, found.revision, f"{key}: {entry}", mend)))
 
 
-def _path(path: str) -> str:
-    return path if is_url(path) else os.path.abspath(os.path.expanduser(path))
+def _path(path: str, key: str) -> str:
+    if is_url(path):
+        raise InputError(f"{key}: {path} is a URL; expected a path on this machine, so copy the file here")
+    return settled(path)
 
 
 def _paths(pattern: str, key: str) -> list[str]:
-    full = _path(pattern)
-    if is_url(full) or os.path.exists(full):
+    full = _path(pattern, key)
+    if os.path.exists(full):
         return [full]
     found = sorted(glob.glob(full, recursive=True))
     if not found:

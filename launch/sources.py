@@ -23,6 +23,7 @@ from fmtrain.errors import ConfigError, InputError
 from fmtrain.run import remote
 from fmtrain.run.sources import HUB, identify, identify_folder, open_input
 from fmtrain.run.stage import Source
+from fmtrain.schema.formats import form
 from fmtrain.schema.rows import Form, form_of
 from fmtrain.schema.sources import Data, Hub, Local, Rows, Stdlib
 
@@ -37,7 +38,10 @@ def sources(data: Data) -> list[Source]:
     if isinstance(data, Hub):
         return [_hub(data)]
     assert isinstance(data, (Local, Rows))
-    return _files(data.files)
+    files = _files(data.files)
+    for source in files if isinstance(data, Local) else []:
+        form(source.name, source.path)
+    return files
 
 
 def model_files(folder: str) -> list[Source]:

@@ -58,7 +58,7 @@ class Form:
 
     def sort(self, records: Records) -> Records:
         """A sorted copy, unique where the form says so."""
-        records = records[np.argsort(records[self.key])]
+        records = records.take(np.argsort(records[self.key]))  # many times faster than by an index in brackets
         again = equal_to_last(records[self.key])
         tied = again.copy()
         tied[:-1] |= again[1:]

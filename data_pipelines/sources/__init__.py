@@ -40,8 +40,6 @@ def deal(data: Data, sources: list[Source], tasks: int) -> list[list[Unit]]:
 
 def _parts(data: Data, source: Source, tasks: int, files: int) -> list[Unit]:
     """The units of one source."""
-    if data.name == "local":
-        local.form(source)  # a file of another kind is refused before anything is read
     if data.name == "stdlib":
         stride = 1
     elif data.name == "hub":

@@ -4,11 +4,11 @@ import contextlib
 from collections.abc import Sequence
 from itertools import islice
 
-from data_pipelines.sources.local import form
 from data_pipelines.sources.records import Damage
 from data_pipelines.sources.stream import unpack
 from fmtrain.run.sources import open_input
 from fmtrain.run.stage import Source
+from fmtrain.schema.formats import form
 
 _SAMPLE = 1 << 18  # bytes at the start of a file, as it is stored
 _FILES = 16  # looked at; more are taken to be like them
@@ -17,7 +17,7 @@ _LINES, _WHOLE = (".jsonl", ".json", ".ndjson"), (".txt", ".md")
 
 def records(sources: Sequence[Source]) -> int | None:
     """About as many as there are; None where the kind of file does not say."""
-    kinds = {form(source)[0] for source in sources}
+    kinds = {form(source.name, source.path)[0] for source in sources}
     if kinds <= set(_WHOLE):
         return len(sources)
     if not kinds <= set(_LINES) or not sources:
@@ -36,6 +36,6 @@ def _in_file(source: Source) -> float:
     with contextlib.suppress(OSError), open_input(source.path) as file:  # its reader says what is wrong with a file
         start = file.read(_SAMPLE)
     with contextlib.suppress(Damage):  # the sample ends in the middle of compressed data
-        for chunk in unpack(iter([start]), form(source)[1]):
+        for chunk in unpack(iter([start]), form(source.name, source.path)[1]):
             lines += chunk.count(b"\n")
     return lines * source.size / max(len(start), 1)

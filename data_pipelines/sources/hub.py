@@ -7,6 +7,7 @@ that reads.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from data_pipelines.document import Document
@@ -42,10 +43,7 @@ def read(data: Hub, unit: Unit, on_hash: OnHash) -> Iterator[Document | Fault]:
                 row += 1
         except errors as e:
             if unit.source.path.startswith(HUB) and (lost := _connection(e)) is not None:
-                raise Unavailable(
-                    f"data.path={data.path}: the hub does not answer: {type(lost).__name__}: {lost}. Check the "
-                    "connection"
-                ) from None
+                raise _away(f"data.path={data.path}", lost) from None
             if by_shard or unit.offset == 0:
                 detail = f"the rest of shard {shard}: {type(e).__name__}: {_root(e)}"[:300]
                 yield Fault(unit.source.name, 0, shard * _ROWS + row, "damaged", detail)
@@ -66,25 +64,44 @@ def _open(data: Hub, unit: Unit) -> Any:
     if not unit.source.path.startswith(HUB):
         path, revision = unit.source.path, ""
     check = f"data.config={data.config} and data.split={data.split}"
-    found = load_split(path, data.config, data.split, revision or None, f"data.path={data.path}", check, streaming=True)
+    found = load_split(path, data.config, data.split, revision or None, f"data.path={data.path}", check)
     return found.with_format("arrow")
 
 
-def load_split(
-    path: str, config: str | None, split: str, revision: str | None, given: str, check: str, streaming: bool = False
-) -> Any:
-    """A split of a data set; InputError names the setting `given` and what to `check`."""
+def load_split(path: str, config: str | None, split: str, revision: str | None, given: str, check: str) -> Any:
+    """A split of a data set as a stream; errors name the setting `given` and what to `check` (see `refusals`)."""
     import datasets
-    from huggingface_hub.errors import HfHubHTTPError
 
     datasets.disable_progress_bars()
+    with refusals(given, check, on_hub=revision is not None):
+        builder = datasets.load_dataset_builder(path, config, revision=revision)
+        if revision and builder.hash != revision:  # without the hub it takes what its cache has, of any commit
+            raise Unavailable(
+                f"{given}: the hub does not answer, and what is cached is not {path}@{revision}. Check the connection"
+            )
+        return builder.as_streaming_dataset(split=split)
+
+
+@contextmanager
+def refusals(given: str, check: str, *, on_hub: bool) -> Iterator[None]:
+    """What goes wrong inside as an InputError that names the setting and what to check; Unavailable without a hub."""
+    import pyarrow
+    from datasets.exceptions import DatasetNotFoundError, DatasetsError
+    from huggingface_hub.errors import HfHubHTTPError
+
     try:
-        return datasets.load_dataset(path, config, split=split, revision=revision, streaming=streaming)
-    except (OSError, ValueError, HfHubHTTPError, datasets.exceptions.DatasetsError) as e:
-        raise InputError(
-            f"{given}: {str(e).splitlines()[0] if str(e) else type(e).__name__}. Check {check}; a private data set "
-            "needs HF_TOKEN"
-        ) from e
+        yield
+    except (OSError, ValueError, TypeError, RuntimeError, HfHubHTTPError, DatasetsError, pyarrow.ArrowException) as e:
+        if on_hub and not isinstance(e, DatasetNotFoundError) and (lost := _connection(e)) is not None:
+            raise _away(given, lost) from None
+        root = e if isinstance(e, DatasetNotFoundError) else _root(e)
+        reason = (str(root).splitlines() or [type(root).__name__])[0]
+        token = "; a private data set needs HF_TOKEN" if on_hub else ""
+        raise InputError(f"{given}: {reason}. Check {check}{token}") from e
+
+
+def _away(given: str, lost: BaseException) -> Unavailable:
+    return Unavailable(f"{given}: the hub does not answer: {type(lost).__name__}: {lost}. Check the connection")
 
 
 def _connection(error: BaseException) -> BaseException | None:

@@ -6,7 +6,6 @@ all bytes and takes each n-th record, since what costs is decoding and filtering
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import PurePosixPath
 
 from data_pipelines.document import Document
 from data_pipelines.sources.fields import Fields, source_of
@@ -14,38 +13,23 @@ from data_pipelines.sources.parquet import read as read_parquet
 from data_pipelines.sources.records import RAW_BYTES, Damage, Fault, OnHash, Unit
 from data_pipelines.sources.stream import Input, read_lines, unpack
 from data_pipelines.sources.warc import read as read_warc
-from fmtrain.errors import InputError
 from fmtrain.run.stage import Source
 from fmtrain.schema import plugins
+from fmtrain.schema.formats import form
 from fmtrain.schema.sources import Local
 
 RANGES = 64 << 20  # bytes from which plain JSON lines are read in ranges: a fixed size, so that no id depends on tasks
 _MB = 1_000_000
 
 
-def form(source: Source) -> tuple[str, str]:
-    """What a file holds and how it is packed, by its name: (".jsonl", ".zst"); InputError for what nobody reads."""
-    if (own := plugins.reader_of(source.name)) is not None:
-        return own, ""
-    name = PurePosixPath(source.name)
-    packing = name.suffix if name.suffix in (".gz", ".zst") else ""
-    kind = PurePosixPath(name.name.removesuffix(packing)).suffix.lower()
-    if kind not in _READERS or (packing and kind == ".parquet"):
-        raise InputError(
-            f"{source.path}: data.files takes {', '.join(k for k in _READERS if k != '.parquet')}, each also as .gz "
-            "and .zst, and .parquet"
-        )
-    return kind, packing
-
-
 def in_ranges(source: Source) -> bool:
-    kind, packing = form(source)
+    kind, packing = form(source.name, source.path)
     return _READERS.get(kind) is _json_lines and not packing and source.size >= RANGES
 
 
 def read(data: Local, unit: Unit, on_hash: OnHash) -> Iterator[Document | Fault]:
     """The documents and faults of a unit, in the file's order."""
-    kind, packing = form(unit.source)
+    kind, packing = form(unit.source.name, unit.source.path)
     if kind in plugins.READERS:
         yield from plugins.READERS[kind](data, unit, on_hash)
         return

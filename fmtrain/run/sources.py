@@ -30,7 +30,8 @@ def identify(path: str, name: str, full: bool = False) -> Source:
             f.seek(max(_MIB, size - _MIB))
             last = _exactly(f, max(0, min(size - _MIB, _MIB)))
     except OSError as e:
-        raise InputError(f"{path} cannot be read: {e.strerror}. Check data.files and the permissions") from None
+        setting = name.removeprefix(BESIDE).partition(":")[0] if name.startswith(BESIDE) else "data.files"
+        raise InputError(f"{path} cannot be read: {e.strerror}. Check {setting} and the permissions") from None
     small = size <= 2 * _MIB
     stamp = hashlib.sha256(f"{size}\n".encode() + first + last + (b"" if small else f"\n{mark}".encode())).hexdigest()
     if small:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fmtrain.run.remote import is_url
-from fmtrain.run.storage import read_json, write_json
+from fmtrain.run.storage import read_json, settled, write_json
 from fmtrain.schema.load import load
 
 FILE = "stage.json"
@@ -77,7 +77,7 @@ def write_stage(folder: Path, stage: Stage) -> None:
     del data["folder"]
 
     def relative(path: str) -> str:
-        return path if is_url(path) else os.path.relpath(os.path.realpath(path), folder)
+        return path if is_url(path) else os.path.relpath(settled(path), folder)
 
     data["inputs"] = {role: relative(path) for role, path in stage.inputs.items()}
     data["sources"] = [{**source, "path": relative(source["path"])} for source in data["sources"]]

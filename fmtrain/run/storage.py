@@ -31,6 +31,12 @@ def write_text(path: Path, text: str) -> None:
     fsync_dir(path.parent)
 
 
+def settled(path: str) -> str:
+    """The absolute path with the links in its folders resolved; where the file itself is one, it stays."""
+    folder, name = os.path.split(os.path.abspath(os.path.expanduser(path)))
+    return os.path.join(os.path.realpath(folder), name)
+
+
 def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 

@@ -1,8 +1,8 @@
 """Evaluation sets by name: what a short name stands for, and how any other data set is written.
 
-    gsm8k    openai/gsm8k:main:test    TIGER-Lab/MMLU-Pro:test    ./evals/ours:test    NAME@REVISION:SPLIT
+    gsm8k    gsm8k@REVISION    openai/gsm8k:main:test    openai/gsm8k@REVISION:main:test    ./evals/ours:test
 
-The short names and what they stand for are those of lm-evaluation-harness, with the split that it scores.
+The short names are after the tasks of lm-evaluation-harness, and stand for the split that it scores.
 """
 
 import difflib
@@ -30,13 +30,14 @@ NAMED = {
     "openbookqa": "allenai/openbookqa:main:test",
     "piqa": "baber/piqa:validation",
     "sciq": "allenai/sciq:test",
-    "siqa": "lighteval/siqa:validation",
+    "social_iqa": "lighteval/siqa:validation",
     "triviaqa": "mandarjoshi/trivia_qa:rc.nocontext:validation",
     "truthfulqa": "truthfulqa/truthful_qa:generation:validation",
     "winogrande": "allenai/winogrande:winogrande_xl:validation",
 }
 _FOLDER = ("/", "./", "../", "~")
 _ON_HUB = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_PART = re.compile(r"[\w.+-]+")  # a configuration or a split; no slice of one
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,15 @@ class EvaluationSet:
 
 def parse(entry: str, key: str) -> EvaluationSet:
     """What an entry of the setting `key` stands for; ConfigError where it is nothing."""
-    path, *rest = NAMED.get(entry, entry).split(":")
+    short, at, commit = entry.partition("@")
+    path, *rest = (NAMED[short].replace(":", f"{at}{commit}:", 1) if short in NAMED else entry).split(":")
     folder = path.startswith(_FOLDER)
-    if not 1 <= len(rest) <= 2 or not all(rest) or not (folder or _ON_HUB.fullmatch(path)):
-        near = difflib.get_close_matches(entry, NAMED, 1)
+    if not 1 <= len(rest) <= 2 or not all(map(_PART.fullmatch, rest)) or not (folder or _ON_HUB.fullmatch(path)):
+        near = difflib.get_close_matches(short, NAMED, 1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ConfigError(
             f"{key}: {entry!r} names no evaluation set; {hint}There are {', '.join(NAMED)}; any other is "
-            "OWNER/NAME:SPLIT or OWNER/NAME:CONFIG:SPLIT on the hub, or a folder, e.g. ./evals/ours:test"
+            "OWNER/NAME:SPLIT or OWNER/NAME:CONFIG:SPLIT on the hub, or a folder, e.g. ./evals/ours:test (no slices)"
         )
     name, _, revision = (path, "", "") if folder else path.partition("@")
     return EvaluationSet(name, revision or None, rest[0] if len(rest) == 2 else None, rest[-1])

@@ -27,7 +27,7 @@ def file() -> Any:
 
 
 def files() -> Any:
-    """Paths, globs or URLs of files whose content, not whose paths, belongs to the identity (see `referenced`)."""
+    """Paths or globs of files whose content, not whose paths, belongs to the identity (see `referenced`)."""
     return dataclasses.field(default_factory=list, metadata={"identity": False, "file": True})
 
 
@@ -41,7 +41,7 @@ class Reference:
     """Something beside the data that a setting names."""
 
     key: str  # dotted field that names it
-    value: str  # path, glob or URL; a data set's entry
+    value: str  # path or glob; a data set's entry
     is_data_set: bool
 
 

@@ -91,8 +91,8 @@ def register(modules: Iterable[str]) -> bool:
 
 
 def reader_of(file: str) -> str | None:
-    """The suffix of `file` that a plug-in reads, or None."""
-    return next((suffix for suffix in READERS if file.endswith(suffix)), None)
+    """The longest suffix of `file` that a plug-in reads, or None."""
+    return max((suffix for suffix in READERS if file.endswith(suffix)), key=len, default=None)
 
 
 def used(rules: Iterable[str], files: Iterable[str]) -> list[Plugin]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from fmtrain.errors import ConfigError, InputError
+from fmtrain.run.stage import Stage, read_stage, write_stage
 from fmtrain.schema.rules import Decontaminate, Filter
 from launch.compose import compose
 from launch.references import absolute, referenced_files
@@ -37,6 +38,13 @@ def test_a_folder_is_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert first.name == second.name == "//filter.decontaminate.sets:ours:test" and first.identity != second.identity
     with pytest.raises(InputError, match=r"filter\.decontaminate\.sets: .*nosuch is no folder"):
         referenced_files("filter", planned("./nosuch:test"))
+    (tmp_path / "evals" / "ours").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"evals/ours:test means a data set on the hub; for the folder write \./evals"):
+        planned("evals/ours:test")
+    (tmp_path / "10:00").mkdir()
+    monkeypatch.chdir(tmp_path / "10:00")
+    with pytest.raises(InputError, match=r"10:00/ours has a colon in it"):
+        planned("./ours:test")
 
 
 def test_what_would_not_be_applied_is_refused() -> None:
@@ -49,3 +57,27 @@ def test_what_would_not_be_applied_is_refused() -> None:
         compose([*base, "filter.rules=[decontaminate]"])
     with pytest.raises(ConfigError, match="did you mean gsm8k"):
         compose([*base, "filter.rules=[decontaminate]", "filter.decontaminate.sets=[gsm9k]"])
+    for sets in ("gsm8k,openai/gsm8k:main:test", "./a/ours:test,./b/ours:test"):
+        with pytest.raises(ConfigError, match=r"two of .* are called "):
+            compose([*base, "filter.rules=[decontaminate]", f"filter.decontaminate.sets=[{sets}]"])
+
+
+def test_settings_take_no_url() -> None:
+    for rule in (Decontaminate(files=["https://h/x.jsonl"]), Decontaminate(files=["s3://b/*.jsonl"])):
+        with pytest.raises(InputError, match=r"filter\.decontaminate\.files: .* is a URL; expected a path on this"):
+            absolute(Filter("x", ["decontaminate"], decontaminate=rule), "filter")
+
+
+def test_a_setting_and_its_source_are_one_file(tmp_path: Path) -> None:
+    """Links in folders are followed when planned; where the file itself is one, it is followed when it is read."""
+    (tmp_path / "v1").mkdir()
+    (tmp_path / "v1" / "one.txt").write_text("a\n")
+    (tmp_path / "v1" / "latest.txt").symlink_to("one.txt")
+    (tmp_path / "current").symlink_to("v1")
+    rule = Decontaminate(files=[f"{tmp_path}/current/latest.txt"])
+    made = absolute(Filter("x", ["decontaminate"], decontaminate=rule), "filter")
+    (source,) = referenced_files("filter", made)
+    stage = Stage("corpus", "corpus", "corpus", "f", "r", {}, {}, {}, [source], str(tmp_path), {})
+    write_stage(tmp_path / "stage", stage)
+    (read,) = read_stage(tmp_path / "stage").sources
+    assert read.path == source.path == made.decontaminate.files[0] == f"{tmp_path}/v1/latest.txt"

@@ -50,6 +50,12 @@ def test_what_is_not_there(tmp_path: Path) -> None:
             sources(Local(files=[pattern]))
     with pytest.raises(InputError, match=r"is a folder; name its files, e\.g\. data\.files='.*/\*\*/\*\.jsonl'"):
         sources(Local(files=[str(tmp_path)]))
+    for name in ("a.zip", "a.parquet.gz", "a", "a.gz"):
+        (tmp_path / name).write_bytes(b"x")
+        with pytest.raises(
+            InputError, match=rf"{name}: data\.files takes \.jsonl, .*, each also as \.gz and \.zst, and"
+        ):
+            sources(Local(files=[str(tmp_path / name)]))
     with pytest.raises(InputError, match="none of these is in the standard library"):
         sources(Stdlib(modules=["nosuch"]))
 

@@ -96,7 +96,7 @@ def test_forms_of_files(tmp_path: Path) -> None:
 
 
 def test_faults(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="files is empty"):
+    with pytest.raises(ConfigError, match="nothing to look for"):
         Decontaminate(rules.Decontaminate())
     with pytest.raises(ConfigError, match="min_words"):
         rule(tmp_path, LONG, min_words=14)

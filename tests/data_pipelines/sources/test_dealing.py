@@ -13,11 +13,12 @@ import xxhash
 
 from data_pipelines import sources
 from data_pipelines.document import Document
-from data_pipelines.sources import Fault, Unit
+from data_pipelines.sources import Fault, Unit, local
 from data_pipelines.sources.stream import Input
 from fmtrain.run.sources import identify
 from fmtrain.run.stage import Source
 from fmtrain.schema import plugins
+from fmtrain.schema.formats import FORMATS
 from fmtrain.schema.sources import Hub, Local, Stdlib
 from tests.data_pipelines.sources.test_reading import faults, lines_of, read, source, texts
 
@@ -117,3 +118,7 @@ def test_the_page_says_what_the_reader_does(tmp_path: Path) -> None:
     assert len(set(found)) >= 12
     for reason in found:
         assert f"| `{reason}` |" in page, reason
+
+
+def test_every_format_that_the_planner_takes_has_a_reader() -> None:
+    assert tuple(local._READERS) == FORMATS

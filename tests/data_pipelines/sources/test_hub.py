@@ -1,6 +1,7 @@
 """A Hugging Face data set from a folder, offline: its rows, its identity, its faults."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ pytest.importorskip("datasets")
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def dataset(folder: Path, kind: str, shards: int = 3, rows: int = 40) -> Path:
@@ -94,6 +95,33 @@ def test_a_hub_that_does_not_answer_is_no_damage(monkeypatch: pytest.MonkeyPatch
     data = Hub(path="owner/name", revision="0" * 40)
     with pytest.raises(Unavailable, match=r"data\.path=owner/name: the hub does not answer: ConnectionResetError: cut"):
         read(data, 1)
+
+
+def test_what_the_cache_holds_is_not_taken_for_another_commit(tmp_path: Path) -> None:
+    """Without the hub `datasets` takes the newest commit in its cache, whichever was asked for."""
+    import datasets
+
+    wanted, cached = "0" * 40, "f" * 40
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "of another commit"}\n')
+    datasets.load_dataset("json", data_files={"train": str(rows)}, cache_dir=str(tmp_path / "made"))
+    (made,) = (tmp_path / "made").glob("json/*/*/*/dataset_info.json")
+    place = tmp_path / "cache" / "owner___name" / "default" / "0.0.0" / cached
+    shutil.copytree(made.parent, place)
+    (place / "json-train.arrow").rename(place / "name-train.arrow")
+    taken = datasets.load_dataset("owner/name", split="train", revision=wanted)
+    assert taken["text"] == ["of another commit"]  # what we guard against
+    with pytest.raises(Unavailable, match=rf"data\.path=owner/name: .*cached is not owner/name@{wanted}"):
+        read(Hub(path="owner/name", revision=wanted), 1)
+    unit = Hub(path="owner/name", revision=cached)
+    assert [r.text for r in read(unit, 1)[0] if isinstance(r, Document)] == ["of another commit"]
+
+
+def test_a_data_set_with_a_script_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "ours.py").write_text("")
+    with pytest.raises(InputError, match=r"data\.path=.*scripts are no longer supported.* Check data\.config=None"):
+        read(Hub(path=str(tmp_path / "ours")), 1)
 
 
 def test_a_folder_is_known_by_its_files(tmp_path: Path) -> None:

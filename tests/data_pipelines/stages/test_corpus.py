@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import os
 import random
 import signal
 import sysconfig
@@ -217,7 +218,7 @@ def test_files_of_settings_are_no_input_and_must_not_change(make_corpus: Any, tm
 
 def test_an_evaluation_set_by_name(make_corpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("datasets")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     (folder := tmp_path / "ours").mkdir()
     row = planted()[3][1]
     (folder / "test.jsonl").write_text(json.dumps({"question": "one", "n": 1}) + "\n" + json.dumps({"question": row}))
@@ -230,6 +231,12 @@ def test_an_evaluation_set_by_name(make_corpus: Any, tmp_path: Path, monkeypatch
     assert gone[planted()[3][0]] == "ours:test.jsonl:2"
     card = (run.out / "card.md").read_text()
     assert f"{folder}:test" in card and "ours:test.jsonl:2" in card
+    written = (folder / "test.jsonl").stat()
+    (folder / "test.jsonl").write_text(json.dumps({"question": planted()[4][1]}))
+    os.utime(folder / "test.jsonl", ns=(written.st_atime_ns, written.st_mtime_ns))
+    again = make_corpus(wanted, [file], tmp_path, beside=folder, name="again")
+    again.run()
+    assert [r["detail"] for r in again.ledger() if r["id"] == planted()[4][0]] == ["ours:test.jsonl:1"]
     nosuch = replace(wanted, filter=replace(wanted.filter, decontaminate=Decontaminate(sets=[f"{folder}:dev"])))
     with pytest.raises(InputError, match=r"filter\.decontaminate\.sets: .*dev.* Check the configuration and the split"):
         make_corpus(nosuch, [file], tmp_path, name="other").run()

@@ -1,0 +1,24 @@
+"""Which files of documents are read, by their names: the planner refuses others, the reader chooses by them."""
+
+from pathlib import PurePosixPath
+
+from fmtrain.errors import InputError
+from fmtrain.schema import plugins
+
+FORMATS = (".jsonl", ".json", ".ndjson", ".txt", ".md", ".warc", ".wet", ".parquet")
+PACKINGS = (".gz", ".zst")  # of all but Parquet
+
+
+def form(name: str, path: str) -> tuple[str, str]:
+    """What a file holds and how it is packed: (".jsonl", ".zst"); InputError names `path` where nobody reads it."""
+    if (own := plugins.reader_of(name)) is not None:
+        return own, ""
+    last = PurePosixPath(name)
+    packing = last.suffix if last.suffix in PACKINGS else ""
+    kind = PurePosixPath(last.name.removesuffix(packing)).suffix.lower()
+    if kind not in FORMATS or (packing and kind == ".parquet"):
+        raise InputError(
+            f"{path}: data.files takes {', '.join(k for k in FORMATS if k != '.parquet')}, each also as "
+            f"{' and '.join(PACKINGS)}, and .parquet"
+        )
+    return kind, packing
