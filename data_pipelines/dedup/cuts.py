@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -112,13 +113,21 @@ def ordinals(folder: Path, corpus: Corpus, rank: int, rows: Iterable[int]) -> It
 
 def united(spans: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """(n, 2) starts and ends -> the same ground in disjoint spans, ascending; touching ones are one."""
-    if not len(spans):
-        return spans.reshape(0, 2)
-    spans = spans[np.argsort(spans[:, 0], kind="stable")]
-    reach = np.maximum.accumulate(spans[:, 1])
-    begins = np.flatnonzero(np.concatenate([[True], spans[1:, 0] > reach[:-1]]))
-    ends = np.concatenate([reach[begins[1:] - 1], reach[-1:]])
-    return np.stack([spans[begins, 0], ends], axis=1)
+    made = np.empty((len(spans), 2), np.int64)
+    return made[: _united(np.ascontiguousarray(spans[:, 0]), np.ascontiguousarray(spans[:, 1]), made)]
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _united(start: Any, end: Any, made: Any) -> int:
+    """Fill `made`; how many they are. Compiled, since a corpus asks for it once or twice a document."""
+    n = 0
+    for i in np.argsort(start):
+        if n and start[i] <= made[n - 1, 1]:
+            made[n - 1, 1] = max(made[n - 1, 1], end[i])
+        else:
+            made[n, 0], made[n, 1] = start[i], end[i]
+            n += 1
+    return n
 
 
 def joined(text: str, spans: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -58,14 +58,15 @@ class Form:
 
     def sort(self, records: Records) -> Records:
         """A sorted copy, unique where the form says so."""
-        records = records.take(np.argsort(records[self.key]))  # many times faster than by an index in brackets
-        again = equal_to_last(records[self.key])
+        order = np.argsort(records[self.key])
+        again = equal_to_last(records[self.key][order])
         tied = again.copy()
         tied[:-1] |= again[1:]
         if len(self.order) > 1 and tied.any():
             # numpy sorts by several fields slowly; ties are few, and sorted among themselves they keep their places
-            some = records[tied]
-            records[tied] = some[np.lexsort([some[f] for f in reversed(self.order)])]
+            some = order[tied]
+            order[tied] = some[np.lexsort([records[f][some] for f in reversed(self.order)])]
+        records = records.take(order)  # many times faster than by brackets
         if not self.unique or not again.any():
             return records
         for field in self.order[1:]:

@@ -12,6 +12,7 @@ that it first stands in, stays. With `substring_action=drop` that is decided bef
     paragraphs, lines: spans (rank) -> copies (part), by rank; all: empties (rank) -> whole -> cuts (rank)
 """
 
+import itertools
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -21,7 +22,6 @@ from typing import Any
 import numba
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 from data_pipelines.dedup import cuts, substring
 from data_pipelines.dedup.cuts import (
@@ -37,10 +37,12 @@ from data_pipelines.dedup.cuts import (
     without,
 )
 from data_pipelines.dedup.order import Bits, Corpus
+from data_pipelines.dedup.passages import passages
 from data_pipelines.dedup.result import ROW, Result
 from data_pipelines.dedup.runs import Form, Records, Writer, merge, runs_in, starts
 from data_pipelines.parts import Parts
 from data_pipelines.schedule import Counts, Scheduler, Task
+from data_pipelines.words import SPACE, classes, code_points
 from fmtrain.errors import ConfigError
 from fmtrain.schema.dedup import Dedup
 
@@ -137,65 +139,18 @@ def _check(config: Dedup) -> None:
 # ---------------------------------------------------------------------------------------------- paragraphs and lines
 
 
-def lines(text: str) -> Iterator[tuple[int, int, int]]:
-    """Start and end of every line, and where the next begins."""
-    start = 0
-    while start < len(text):
-        end = text.find("\n", start)
-        stop, start_of_next = (len(text), len(text)) if end < 0 else (end, end + 1)
-        yield start, stop, start_of_next
-        start = start_of_next
-
-
-def paragraphs(text: str) -> Iterator[tuple[int, int, int]]:
-    """Start and end of every run of lines that are not blank, and where the next begins."""
-    begun, last = -1, 0
-    for start, end, _ in lines(text):
-        if text[start:end].isspace() or start == end:
-            continue
-        if begun < 0:
-            begun = start
-        elif text[last:start].count("\n") > 1:
-            yield begun, last, start
-            begun = start
-        last = end
-    if begun >= 0:
-        yield begun, last, len(text)
-
-
 def spans_task(task: Task, item: SpanItem) -> Counts:
     """Runs of one rank's paragraphs or lines."""
-    parts = paragraphs if item.step == "paragraphs" else lines
     done = 0
     with Writer(task.scratch, f"{task.rank:05d}", SPAN) as runs:
         for text in texts(task.parts, item.corpus, item.gone, task.rank):
-            found = [
-                (*_key(part), start, after)
-                for start, end, after in parts(text.text)
-                if len((part := text.text[start:end]).split()) >= item.config.min_paragraph_words
-            ]
-            if found:
-                high, low, start, after = np.array(found, np.uint64).T
-                runs.add(
-                    SPAN.make(
-                        key=high,
-                        check=low,
-                        ordinal=text.ordinal,
-                        row=text.row,
-                        start=start,
-                        end=after,
-                        heldout=text.heldout,
-                    )
-                )
+            found = passages(text.text, item.step == "paragraphs", item.config.min_paragraph_words)
+            if len(found[0]):
+                columns = dict(zip(("key", "check", "start", "end"), found, strict=True))
+                runs.add(SPAN.make(**columns, ordinal=text.ordinal, row=text.row, heldout=text.heldout))
             done += 1
             task.tick(done)
     return {"documents": done, "spans": runs.rows}
-
-
-def _key(part: str) -> tuple[int, int]:
-    """128 bits of a part's hash; white space around it does not count."""
-    found = xxhash.xxh3_128_intdigest(part.strip().encode("utf-8", "surrogatepass"))
-    return found >> 64, found & 0xFFFFFFFFFFFFFFFF
 
 
 def copies_task(task: Task, item: SpanItem) -> Counts:
@@ -245,7 +200,7 @@ def empties_task(task: Task, item: SpanItem) -> Counts:
                 spans = united(np.concatenate([spans, _pairs(per_step[step])]))
                 if not without(text, spans.tolist()).strip():
                     records = np.concatenate([per_step[step] for step in item.steps if step in per_step])
-                    written = np.cumsum([0, *(not c.isspace() for c in text)])
+                    written = np.append(0, np.cumsum(classes()[code_points(text)] != SPACE))
                     starts_, ends = written[_pairs(records)].T
                     runs.add(_whole(row, ordinal, records, starts_, ends, item.reasons.index(f"dedup.{step}"), 1.0))
                     break
@@ -257,9 +212,10 @@ def empties_task(task: Task, item: SpanItem) -> Counts:
 def _documents(task: Task, item: SpanItem, steps: list[str]) -> Iterator[tuple[int, int, dict[str, Records], str]]:
     """Row, ordinal, records of CUT by step, and text of one rank's documents that have copies in them."""
     folder, rank = task.parts, task.rank
-    numbers = ordinals(folder, item.corpus, rank, (row for row, _ in together(folder, steps, rank)))
-    documents = item.corpus.parts.fetch(row for row, _ in together(folder, steps, rank))
-    for (row, per_step), ordinal, document in zip(together(folder, steps, rank), numbers, documents, strict=True):
+    found, *rows = itertools.tee(together(folder, steps, rank), 3)
+    numbers = ordinals(folder, item.corpus, rank, (row for row, _ in rows[0]))
+    documents = item.corpus.parts.fetch(row for row, _ in rows[1])
+    for (row, per_step), ordinal, document in zip(found, numbers, documents, strict=True):
         yield row, ordinal, per_step, document["text"]
 
 
@@ -369,7 +325,7 @@ def _cuts(text: str, per_step: dict[str, Records], item: SpanItem, counts: dict[
         if step in per_step and len(per_step[step]):
             own = united(_pairs(per_step[step]))
             own = joined(text, own) if step == "substring" else own
-            before, spans = spans, united(np.concatenate([spans, own]))
+            before, spans = spans, united(np.concatenate([spans, own])) if len(spans) else own
             added.append(
                 (step, len(without(text, before.tolist()).encode()) - len(without(text, spans.tolist()).encode()))
             )
