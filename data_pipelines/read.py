@@ -33,7 +33,8 @@ from fmtrain.run.storage import write_json
 from fmtrain.schema import plugins
 from fmtrain.schema.corpus import CorpusJob
 
-_META = ("url", "date", "license", "language", "score", "title")  # what a document of the artifact may carry
+# what a document of the artifact may carry
+_META = ("url", "date", "license", "language", "language_score", "score", "toxicity_score", "title")
 _PENDING = 4096  # index records written at a time
 _EARLY = 1000  # unreadable records of one task from which it may give up before its end
 

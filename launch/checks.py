@@ -10,6 +10,8 @@ from typing import Any
 from fmtrain.errors import ConfigError
 from fmtrain.schema import evaluation_sets, mixture, rules
 from fmtrain.schema.dedup import STEPS
+from fmtrain.schema.fields import referenced
+from fmtrain.schema.languages import LABELS
 from fmtrain.schema.root import Root
 from fmtrain.schema.training import Bert, Clm, Cosine, Dpo, HuggingFace, Llama, Mlm, Model, Sft, TrainStage
 
@@ -131,6 +133,8 @@ def _corpus(root: Root) -> None:
         if value not in choices:
             raise ConfigError(f"{key}={value}: expected one of {', '.join(choices)}")
     _rules(root.filter)
+    if len(set(root.dedup.steps)) < len(root.dedup.steps):
+        raise ConfigError(f"dedup.steps=[{','.join(root.dedup.steps)}]: a step stands twice; name each once")
     if root.stages.tokens is not None:
         mixture.check(root.stages.tokens.mixture)
     if not 0 < root.dedup.threshold <= 1:
@@ -150,11 +154,19 @@ def _rules(config: rules.Filter) -> None:
         given = [field for field in fields if getattr(getattr(config, rule), field)]
         if rule in config.rules and not given:
             raise ConfigError(f"filter.rules has {rule}, which needs filter.{rule}.{' or '.join(fields)}: give some")
-        if given and rule not in config.rules:
+    for one in referenced(config):
+        rule = one.key.partition(".")[0]
+        if rule not in config.rules:
             raise ConfigError(
-                f"filter.{rule}.{given[0]} is given, and {rule} does not stand among filter.rules="
-                f"[{','.join(config.rules)}]: it would not be applied. Add it, or take the setting away"
+                f"filter.{one.key} is given, and {rule} does not stand among filter.rules=[{','.join(config.rules)}]: "
+                "it would not be applied. Add it, or take the setting away"
             )
+    _languages(config)
+    if len(config.gopher_repetition.top_n_grams) > 3:
+        raise ConfigError(
+            f"filter.gopher_repetition.top_n_grams={config.gopher_repetition.top_n_grams}: at most three limits, for "
+            "n = 2, 3, 4; 1 is none"
+        )
     labels = [evaluation_sets.parse(entry, "filter.decontaminate.sets").label for entry in config.decontaminate.sets]
     if twice := [label for label, times in Counter(labels).items() if times > 1]:
         raise ConfigError(
@@ -172,6 +184,26 @@ def _rules(config: rules.Filter) -> None:
         value = getattr(getattr(config, rule), field)
         if not 0 <= value <= 1:
             raise ConfigError(f"filter.{key}={value}: expected a share from 0 to 1")
+
+
+def _languages(config: rules.Filter) -> None:
+    """Languages that the built-in detector knows, and stop words that are theirs."""
+    if "language" not in config.rules:
+        return
+    for language in config.language.languages if config.language.model is None else []:
+        if language not in LABELS:
+            raise ConfigError(
+                f"filter.language.languages: {language!r} is no language of the built-in detector; "
+                f"{_among(language, LABELS)}. Another model's labels come with filter.language.model"
+            )
+    quality, english = config.gopher_quality, rules.GopherQuality().stop_words
+    counted = "gopher_quality" in config.rules and quality.min_stop_words and quality.stop_words == english
+    if counted and not any(language.startswith("en") for language in config.language.languages):
+        raise ConfigError(
+            f"filter.gopher_quality.stop_words are English, and filter.language.languages="
+            f"[{','.join(config.language.languages)}]: nearly every document would go. Give words of these languages, "
+            "or filter.gopher_quality.min_stop_words=0"
+        )
 
 
 def _reference(root: Root) -> None:

@@ -88,6 +88,9 @@ def parse(overrides: list[str]) -> list[Override]:
 def _unparsed(text: str) -> str:
     """What to say of an override that Hydra's grammar does not have."""
     key, equals, value = text.partition("=")
+    if equals and key.endswith("+"):
+        name = key[:-1]
+        return f"{text!r}: a list is given whole, e.g. {name}=[a,b]; what it holds now is in conf/{name.split('.')[0]}/"
     if equals and key and value:
         quoted = _quoted(value)
         if value[:1] == "[":
@@ -173,7 +176,7 @@ def _class_at(key: str, base: Any) -> Any:
     for part in key.split("."):
         if isinstance(base, dict) and cls in KINDS:
             cls = KINDS[cls].get(base.get("name", ""), cls)
-        cls = _class(typing.get_type_hints(cls)[part])
+        cls = _class(_hints(cls)[part])
         base = base.get(part) if isinstance(base, dict) else None
     return cls
 
@@ -265,8 +268,8 @@ def _slots(group: str) -> list[str]:
     """The packages at which a group's option may stand: `stages.dpo.objective`."""
     base = GROUPS.get(group)
     found = []
-    for stage, hint in typing.get_type_hints(schema_root.Stages).items():
-        fields = typing.get_type_hints(_class(hint))
+    for stage, hint in _hints(schema_root.Stages).items():
+        fields = _hints(_class(hint))
         found += [f"stages.{stage}.{name}" for name, inner in fields.items() if _class(inner) is base]
     return found
 
@@ -276,7 +279,7 @@ def known_keys(data: Any, cls: type = Root, prefix: str = "") -> list[str]:
     if isinstance(data, dict) and cls in KINDS:
         cls = KINDS[cls].get(data.get("name", ""), cls)
     found = []
-    for name, hint in typing.get_type_hints(cls).items():
+    for name, hint in _hints(cls).items():
         key = f"{prefix}{name}"
         found.append(key)
         inner = _class(hint)
@@ -284,6 +287,9 @@ def known_keys(data: Any, cls: type = Root, prefix: str = "") -> list[str]:
         if dataclasses.is_dataclass(inner) and value is not None:
             found += known_keys(value, typing.cast(type, inner), f"{key}.")
     return found
+
+
+_hints = functools.cache(typing.get_type_hints)
 
 
 def _class(hint: Any) -> Any:
@@ -318,12 +324,16 @@ def _nearest(word: str, candidates: list[str]) -> str:
 def _most_like(word: str, candidates: tuple[str, ...]) -> str:
     """The candidate most like `word`; among equals the one whose last part is most like the last part of `word`."""
     best, found = (-1.0, -1.0), ""
+    whole = difflib.SequenceMatcher(None, "", word, autojunk=False)  # what it knows of `word` serves for all
+    last = difflib.SequenceMatcher(None, "", word.rpartition(".")[2])
     for candidate in candidates:
-        whole = difflib.SequenceMatcher(None, word, candidate, autojunk=False)
+        whole.set_seq1(candidate)
         if whole.real_quick_ratio() < best[0] or whole.quick_ratio() < best[0]:
             continue  # upper bounds, far cheaper than the ratio
-        last = difflib.SequenceMatcher(None, word.rpartition(".")[2], candidate.rpartition(".")[2]).ratio()
-        likeness = (whole.ratio(), last)
+        if (ratio := whole.ratio()) < best[0]:
+            continue
+        last.set_seq1(candidate.rpartition(".")[2])
+        likeness = (ratio, last.ratio())
         if likeness > best:
             best, found = likeness, candidate
     return found

@@ -33,7 +33,7 @@ class Spec:
 
 _TRAIN = ("fmtrain.train.__main__",)
 SPECS: dict[str, Spec] = {
-    "corpus": Spec("corpus", "data_pipelines", ("data_pipelines.stages.corpus",), 2, pool=True),
+    "corpus": Spec("corpus", "data_pipelines", ("data_pipelines.stages.corpus",), 3, pool=True),
     "tokenizer": Spec("tokenizer", "data_pipelines", ("data_pipelines.stages.tokenizer",), 2),
     "tokens": Spec("tokens", "data_pipelines", ("data_pipelines.stages.tokens",), 2),
     "examples": Spec("examples", "data_pipelines", ("data_pipelines.stages.examples",), 2),

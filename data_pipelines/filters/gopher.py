@@ -127,9 +127,8 @@ class GopherRepetition:
         n, found = first_broken(words, characters, self.top, self.repeated)
         if not n:
             return None
-        limits = self.config.top_n_grams + self.config.dup_n_grams
-        name = "top" if n < 2 + len(self.top) else "dup"
-        return Drop(f"gopher_repetition.{name}_{n}_gram", found / characters, limits[n - 2])
+        name, limit = ("top", self.top[n - 2]) if n < 5 else ("dup", self.repeated[n - 5])
+        return Drop(f"gopher_repetition.{name}_{n}_gram", found / characters, float(limit))
 
 
 def duplicates(parts: list[str]) -> tuple[int, int]:

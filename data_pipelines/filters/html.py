@@ -22,14 +22,24 @@ from fmtrain.schema import rules
 
 WORKER = Path(__file__).with_name("html_worker.py")
 _TITLE = re.compile(r"<title(?:\s[^>]{0,200})?>([^<]{1,1000})", re.IGNORECASE)
-_MARKUP = re.compile(r"<[a-zA-Z!/?][^<>]{0,1000}>")
+_HEAD = 4096  # characters of a page in which it shows that it is one
+_PAGE = re.compile(r"<(?:!doctype\s+html|html)\b[^<>]*>", re.IGNORECASE)
+_TAG = re.compile(
+    r"</?(?:a|article|aside|b|blockquote|body|br|center|dd|dl|dt|div|em|figure|font|footer|form|h[1-6]|head|header|hr|"
+    r"html|i|iframe|img|li|link|main|meta|nav|ol|p|pre|script|section|span|strong|style|svg|table|td|th|title|tr|ul)"
+    r"(?:\s+[a-z_:@][\w:.\-]*(?:\s*=\s*(?:\"[^\"<>]*\"|'[^'<>]*'|[^\s\"'<>]+))?)*\s*/?>",  # attributes
+    re.IGNORECASE,
+)
+_BEGIN = re.compile(r"<!--|<\?xml\b|<!doctype\b", re.IGNORECASE)
+_CHARACTERS_A_TAG = 200  # so many or fewer: a fragment that begins with text
 _TITLE_WITHIN = 100_000  # characters from the page's start
 
 
 class Html:
     """Puts the page's main text in the place of its HTML and its title in meta; drops pages without text.
 
-    A document without any markup is text already, and is left as it is.
+    A document that is no page and no fragment of one is text already, and is left as it is: `List<String>` and
+    `<joe@example.com>` are no markup.
     """
 
     def __init__(self, config: rules.Html) -> None:
@@ -44,7 +54,7 @@ class Html:
         page = doc.text
         if not page.strip():
             return Drop("html.empty")
-        if _MARKUP.search(page) is None:
+        if not is_markup(page):
             doc.count("html.no_markup")
             return None  # text already: there is nothing to extract it from
         try:
@@ -102,6 +112,18 @@ def _stop(child: "subprocess.Popen[bytes]") -> None:
         if stream is not None:
             with contextlib.suppress(BrokenPipeError):
                 stream.close()
+
+
+def is_markup(text: str) -> bool:
+    """Whether a text is a page of HTML, or a fragment of one: prose that names a tag or two is none."""
+    if "<" not in text:
+        return False
+    head = text[: _HEAD * 4].lstrip("\ufeff \t\r\n")[:_HEAD]
+    if _BEGIN.match(head) or _TAG.match(head):
+        return True
+    if _PAGE.search(head) and text.find("</") >= 0:
+        return True
+    return sum(1 for _ in _TAG.finditer(text)) * _CHARACTERS_A_TAG >= len(text)
 
 
 def title_of(page: str) -> str:

@@ -17,7 +17,7 @@ _INVERSE = pow(_BASE, -1, 1 << 64)
 def first_broken(words: Words, characters: int, top: Any, repeated: Any) -> tuple[int, int]:
     """The first n whose share of `characters` is over its limit, and its characters; (0, 0) where none is.
 
-    `top` (n,) float64 are the limits for n = 2, 3, ..; `repeated` those that follow, for n = 2 + len(top), ..
+    `top` (at most 3,) float64 are the limits for n = 2, 3, 4; `repeated` (any,) those for n = 5, 6, ..
     """
     n, found = _first_broken(words.codes, words.starts, words.ends, words.hashes, characters, top, repeated)
     return int(n), int(found)
@@ -34,7 +34,7 @@ def _first_broken(
             return 2 + i, found
     sums, inverses = _prefixes(codes, starts, ends)
     for i in range(len(repeated)):
-        n = 2 + len(top) + i
+        n = 5 + i
         found = _repeated(sums, inverses, lengths, n, table)
         if found / characters > repeated[i]:
             return n, found

@@ -19,6 +19,6 @@ def form(name: str, path: str) -> tuple[str, str]:
     if kind not in FORMATS or (packing and kind == ".parquet"):
         raise InputError(
             f"{path}: data.files takes {', '.join(k for k in FORMATS if k != '.parquet')}, each also as "
-            f"{' and '.join(PACKINGS)}, and .parquet"
+            f"{' and '.join(PACKINGS)}, and .parquet. Make it one of these, or add a reader: docs/corpus/plugins.md"
         )
     return kind, packing

@@ -16,6 +16,7 @@ stand under `filter.vowels`, and `filter.rules=[vowels]` applies it.
 """
 
 import dataclasses
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -68,9 +69,10 @@ def _filter_class() -> type:
     return next(iter(KINDS[Filter].values()))
 
 
-def installed() -> list[str]:
-    """The modules that installed packages offer through the entry-point group."""
-    return sorted(e.value.partition(":")[0] for e in importlib.metadata.entry_points(group=GROUP))
+@functools.cache
+def installed() -> tuple[str, ...]:
+    """The modules that installed packages offer through the entry-point group, as the process found them."""
+    return tuple(sorted(e.value.partition(":")[0] for e in importlib.metadata.entry_points(group=GROUP)))
 
 
 def register(modules: Iterable[str]) -> bool:
@@ -81,7 +83,8 @@ def register(modules: Iterable[str]) -> bool:
             module = importlib.import_module(name)
         except ImportError as e:
             raise ConfigError(
-                f"plugins: {name!r} cannot be imported ({e}); install its package beside fmtrain, or leave it out"
+                f"plugins: {name!r} cannot be imported ({e}); install its package beside fmtrain, or put its folder "
+                "into PYTHONPATH"
             ) from e
         if not callable(getattr(module, "register", None)):
             raise ConfigError(f"plugins: the module {name!r} has no function register(registry)")

@@ -91,8 +91,8 @@ class GopherRepetition:
     dup_para_frac: float = 0.3
     dup_line_char_frac: float = 0.2
     dup_para_char_frac: float = 0.2
-    top_n_grams: list[float] = items(0.2, 0.18, 0.16)  # n = 2, 3, 4: characters in the commonest
-    dup_n_grams: list[float] = items(0.15, 0.14, 0.13, 0.12, 0.11, 0.10)  # n = 5 .. 10
+    top_n_grams: list[float] = items(0.2, 0.18, 0.16)  # n = 2, 3, 4: characters in the commonest; 1 is no limit
+    dup_n_grams: list[float] = items(0.15, 0.14, 0.13, 0.12, 0.11, 0.10)  # n = 5 .. 10; 1 is no limit
 
 
 @dataclass

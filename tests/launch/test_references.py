@@ -53,6 +53,9 @@ def test_what_would_not_be_applied_is_refused() -> None:
         with pytest.raises(ConfigError, match=rf"filter\.{rule}\..* is given, and {rule} does not stand among"):
             compose([*base, f"filter.{rule}.{given}"])
         compose([*base, f"filter.rules=[{rule}]", f"filter.{rule}.{given}"])
+    for given in ("filter.url.domains=[a.txt]", "filter.language.model=a.bin"):
+        with pytest.raises(ConfigError, match=r"is given, and .* does not stand among filter\.rules=\[\]"):
+            compose([*base, given])
     with pytest.raises(ConfigError, match=r"needs filter\.decontaminate\.files or sets"):
         compose([*base, "filter.rules=[decontaminate]"])
     with pytest.raises(ConfigError, match="did you mean gsm8k"):
@@ -81,3 +84,22 @@ def test_a_setting_and_its_source_are_one_file(tmp_path: Path) -> None:
     write_stage(tmp_path / "stage", stage)
     (read,) = read_stage(tmp_path / "stage").sources
     assert read.path == source.path == made.decontaminate.files[0] == f"{tmp_path}/v1/latest.txt"
+
+
+def test_rules_that_do_not_fit_the_language() -> None:
+    base = ["data=hub", "data.path=x", "filter=none", "filter.rules=[language,gopher_quality]"]
+    for languages in ("german", "eng_Latn"):
+        with pytest.raises(ConfigError, match=rf"'{languages}' is no language of the built-in detector"):
+            compose([*base, f"filter.language.languages=[{languages}]"])
+    german = [*base, "filter.language.languages=[de]"]
+    with pytest.raises(ConfigError, match=r"stop_words are English, and filter\.language\.languages=\[de\]"):
+        compose(german)
+    compose([*german, "filter.gopher_quality.min_stop_words=0"])
+    compose([*german, "filter.gopher_quality.stop_words=[der,die,das]"])
+    compose([*base, "filter.language.languages=[de,en]"])
+    with pytest.raises(ConfigError, match="at most three limits"):
+        compose([*base, "filter.gopher_repetition.top_n_grams=[0.1,0.1,0.1,0.1]"])
+    with pytest.raises(ConfigError, match="a list is given whole"):
+        compose(["data=hub", "data.path=x", "filter.rules+=[pii]"])
+    with pytest.raises(ConfigError, match=r"dedup\.steps=\[exact,exact\]: a step stands twice"):
+        compose([*base, "filter.language.languages=[en]", "dedup.steps=[exact,exact]"])

@@ -8,7 +8,7 @@ import pytest
 
 from data_pipelines.document import Document
 from data_pipelines.filters import html as module
-from data_pipelines.filters.html import Html, title_of
+from data_pipelines.filters.html import Html, is_markup, title_of
 from fmtrain.errors import ConfigError
 from fmtrain.schema import rules
 
@@ -37,6 +37,37 @@ def test_reasons(html: Html) -> None:
         assert drop is not None and drop.rule == "html.empty"
     drop = Html(rules.Html(min_length=10_000))(Document("a", PAGE))
     assert drop is not None and drop.rule == "html.too_short" and drop.threshold == 10_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{PROSE * 20} Mail <joe@example.com> or see <https://example.org/x>.",
+        "if a<b && c>d then stop",
+        "List<String> and Map<K, V>",
+        f"{PROSE * 9} The tag <p> begins a paragraph, </p> ends it, and <body> holds them.",
+        "# A title\n\n    <name of author>\n\n" + PROSE * 3,
+    ],
+)
+def test_text_is_left_as_it_is(html: Html, text: str) -> None:
+    doc = Document("a", text)
+    assert html(doc) is None and doc.text == text and doc.counts == {"html.no_markup": 1}
+
+
+def test_what_is_html() -> None:
+    begin = (
+        "\ufeff\n<!-- saved --><p>",
+        "<div class='a' hidden>",
+        "<?xml version='1.0'?>",
+        "<P ALIGN=left>",
+        "x\n" + PAGE,
+    )
+    for page in (PAGE, *(part + PROSE for part in begin), f"Hello<br/>{PROSE[:80]}<b>you</b>"):
+        assert is_markup(page), page
+
+
+def test_real_pages_are_html(shared_data: Path) -> None:
+    assert all(is_markup(page) for page in pages(shared_data))
 
 
 def test_as_datatrove_extracts(shared_data: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from data_pipelines.filters.fasttext_model import embedded
 from data_pipelines.filters.language import Language
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.schema import rules
+from fmtrain.schema.languages import LABELS
 
 ENGLISH = "All human beings are born free and equal in dignity and rights.\nThey are endowed with reason."
 FRENCH = "Tous les êtres humains naissent libres et égaux en dignité et en droits."
@@ -75,3 +77,9 @@ def test_as_datatrove_decides(shared_data: Path, min_score: float, monkeypatch: 
         kept, theirs = Document("a", text), Theirs(text=text, id="a", metadata={})
         assert (ours(kept) is None) == bool(peer.filter(theirs)) == (by_path(Document("a", text)) is None)
         assert kept.meta["language"] == theirs.metadata["language"]
+
+
+def test_the_schema_knows_the_labels() -> None:
+    """They stand as strings in the model's file."""
+    found = set(re.findall(rb"__label__([a-z]+)\0", embedded().read_bytes()))
+    assert sorted(label.decode() for label in found) == list(LABELS)

@@ -120,5 +120,18 @@ def test_the_page_says_what_the_reader_does(tmp_path: Path) -> None:
         assert f"| `{reason}` |" in page, reason
 
 
+def test_the_reader_on_the_page_of_plug_ins_works(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "corpus" / "plugins.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    module: dict[str, Any] = {}
+    exec(code, module)
+    (tmp_path / "a.csv").write_bytes(b"one\n\xff\ntwo\n")
+    where, hashes = identify(str(tmp_path / "a.csv"), "a.csv"), dict[str, str]()
+    found = [r for n in range(2) for r in module["read"](None, Unit(where, 2, n, 0), hashes.__setitem__)]
+    assert sorted(r.text for r in found if isinstance(r, Document)) == ["one", "two"]
+    assert [(f.reason, f.offset) for f in found if isinstance(f, Fault)] == [("not_utf8", 4)]
+    assert hashes == {"a.csv": where.sha256}
+
+
 def test_every_format_that_the_planner_takes_has_a_reader() -> None:
     assert tuple(local._READERS) == FORMATS
