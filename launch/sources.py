@@ -121,13 +121,12 @@ def resolve(name: str, revision: str | None, given: str, mend: str) -> str:
     revision = revision or "main"
     if re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
-    import httpx
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     try:
         found: str | None = HfApi().dataset_info(name, revision=revision, timeout=20).sha
-    except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as e:
+    except (HfHubHTTPError, OfflineModeIsEnabled, *remote.hub_failures(), OSError) as e:
         reason = (str(e).splitlines() or [type(e).__name__])[0]
         raise InputError(
             f"{given}: the hub does not say which revision {revision!r} of {name} is ({reason}). Give the commit with "

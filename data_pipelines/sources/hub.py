@@ -15,6 +15,7 @@ from data_pipelines.sources.fields import Fields
 from data_pipelines.sources.parquet import rows
 from data_pipelines.sources.records import RAW_BYTES, Fault, OnHash, Unit
 from fmtrain.errors import InputError, Unavailable
+from fmtrain.run.remote import hub_failures
 from fmtrain.run.sources import HUB, changed, identify_folder
 from fmtrain.schema.sources import Hub
 
@@ -106,12 +107,11 @@ def _away(given: str, lost: BaseException) -> Unavailable:
 
 def _connection(error: BaseException) -> BaseException | None:
     """What among the causes of an error says that the connection failed, not the data."""
-    import httpx
     from huggingface_hub.errors import HfHubHTTPError
 
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, (ConnectionError, TimeoutError, httpx.TransportError, HfHubHTTPError)):
+        if isinstance(cause, (ConnectionError, TimeoutError, HfHubHTTPError, *hub_failures())):
             return cause
         cause = cause.__cause__ or cause.__context__
     return None

@@ -4,6 +4,7 @@ fsspec is imported on the first URL only. Credentials come from the environment 
 them (AWS_.., GOOGLE_APPLICATION_CREDENTIALS) or as fsspec does (FSSPEC_S3_KEY); none ever stands in a configuration.
 """
 
+import importlib
 import io
 import re
 import sys
@@ -200,3 +201,12 @@ class RemoteFile(io.RawIOBase):
             self._file, self._ask = None, max(LEAST, self._ask // 4)
             raise
         return data
+
+
+def hub_failures() -> tuple[type[Exception], ...]:
+    """What the hub's client raises where the network fails: of httpx, or of what huggingface_hub took in its place."""
+    from huggingface_hub import get_session
+
+    client = importlib.import_module(type(get_session()).__module__.partition(".")[0])
+    found: type[Exception] = getattr(client, "RequestException", None) or client.HTTPError  # requests, else httpx's
+    return (found,)

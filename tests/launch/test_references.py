@@ -1,5 +1,8 @@
 """Evaluation sets that settings name: pinned when a run is planned, known by what they hold."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,17 @@ def test_a_name_is_its_commit() -> None:
     assert source.name == "//filter.decontaminate.sets:openai/gsm8k:main:test"
     with pytest.raises(InputError, match=r"filter\.decontaminate\.sets: gsm8k: the hub does not say .*@SHA:main:test"):
         planned("gsm8k")  # no test may reach the hub
+
+
+def test_a_hub_that_is_not_there() -> None:
+    """For real, in a process that is not told to stay offline: nobody listens at this port."""
+    away = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    sets = ["data=stdlib", "filter.rules=[decontaminate]", "filter.decontaminate.sets=[gsm8k]"]
+    for given, key in ((sets, "filter.decontaminate.sets: gsm8k"), (["data=hub", "data.path=a/b"], "data.path=a/b")):
+        command = [sys.executable, "-m", "launch.cli", "plan", "recipe=corpus_web", *given]
+        done = subprocess.run(command, env=away, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 3 and f"error: {key}: the hub does not say which revision" in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_a_folder_is_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
