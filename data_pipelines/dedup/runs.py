@@ -177,9 +177,11 @@ def _splitters(runs: list["_Run"], step: int, target: int) -> npt.NDArray[Any]:
     """
     samples = np.concatenate([run.sample(step) for run in runs])
     order = np.argsort(samples, kind="stable")
-    steps = np.repeat(np.array([run.step for run in runs], np.int64), [len(run.samples) for run in runs])
-    before = np.cumsum(steps[order]) - steps[order]  # rows, about, that stand before each sample
-    ends = np.flatnonzero(np.diff(before // target)) + 1
+    steps = np.repeat(np.array([run.step for run in runs], np.int64), [len(run.samples) for run in runs])[order]
+    before = np.cumsum(steps)  # in place from here on: of 20 GB these are some millions, and the peak
+    before -= steps  # rows, about, that stand before each sample
+    before //= target
+    ends = np.flatnonzero(before[1:] != before[:-1]) + 1
     return np.unique(samples[order[ends]])
 
 
