@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,16 +71,17 @@ def lay(folder: Path, texts: Sequence[str]) -> None:
             out.write(json.dumps({"id": str(number), "text": text, "source": "x"}) + "\n")
 
 
+def by_id(lines: Iterable[str]) -> Texts:
+    return {row["id"]: row["text"] for row in map(json.loads, lines)}
+
+
 def ours(steps: str) -> Callable[[Path], Texts]:
     def run(folder: Path) -> Texts:
         command = [sys.executable, "-m", "launch.cli", "run", "recipe=corpus_web", "launch=inline", "filter=none"]
         command += [f"data.files={folder}/documents/*.gz", "data.heldout_modulus=0", f"store={folder}/store"]
         call([*command, f"dedup.steps=[{steps}]", "dedup.bands=20", "dedup.min_paragraph_words=1"], folder)
-        left: Texts = {}
-        for path in folder.glob("store/artifacts/corpus/*/v*/train/*.zst"):
-            with zstandard.open(path, "rt", encoding="utf-8") as lines:
-                left |= {row["id"]: row["text"] for row in map(json.loads, lines)}
-        return left
+        paths = folder.glob("store/artifacts/corpus/*/v*/train/*.zst")
+        return by_id(line for path in paths for line in zstandard.open(path, "rt", encoding="utf-8"))
 
     return run
 
@@ -91,7 +92,7 @@ def text_dedup(python: str) -> Callable[[Path], Texts]:
         call([python, "-m", "text_dedup.minhash"], folder)
         read = "import datasets, json, sys; [print(json.dumps(r)) for r in datasets.load_from_disk(sys.argv[1])]"
         lines = subprocess.run([python, "-c", read, f"{folder}/out"], check=True, capture_output=True, text=True).stdout
-        return {row["id"]: row["text"] for row in map(json.loads, lines.splitlines())}
+        return by_id(lines.splitlines())
 
     return run
 
@@ -119,11 +120,7 @@ def dolma(python: str, documents_alone: bool) -> Callable[[Path], Texts]:
         ):
             (folder / f"{verb}.json").write_text(json.dumps(config))
             call([str(Path(python).parent / "dolma"), "-c", f"{folder}/{verb}.json", verb], folder)
-        left: Texts = {}
-        for path in folder.glob("out/*.gz"):
-            with gzip.open(path, "rt", encoding="utf-8") as lines:
-                left |= {row["id"]: row["text"] for row in map(json.loads, lines)}
-        return left
+        return by_id(line for path in folder.glob("out/*.gz") for line in gzip.open(path, "rt", encoding="utf-8"))
 
     return run
 

@@ -1,5 +1,4 @@
-"""Sequences of words met in a text, by hash: what decontamination, lists of phrases and repeated
-substrings share.
+"""Sequences of words met in a text, by hash, for decontamination, lists of phrases and repeated substrings.
 
 A sequence is a polynomial over the 64-bit hashes of its words, finished with its length. Two different sequences meet
 with a chance of about 2**-64 a pair. Knows nothing of rows, lists or documents.

@@ -89,8 +89,7 @@ def _unparsed(text: str) -> str:
     """What to say of an override that Hydra's grammar does not have."""
     key, equals, value = text.partition("=")
     if equals and key.endswith("+"):
-        name = key[:-1]
-        return f"{text!r}: a list is given whole, e.g. {name}=[a,b]; what it holds now is in conf/{name.split('.')[0]}/"
+        return f"{text!r}: a list is given whole: {key[:-1]}=[a,b] (docs/corpus says what each preset of rules holds)"
     if equals and key and value:
         quoted = _quoted(value)
         if value[:1] == "[":

@@ -40,7 +40,7 @@ def sources(data: Data) -> list[Source]:
     assert isinstance(data, (Local, Rows))
     files = _files(data.files)
     for source in files if isinstance(data, Local) else []:
-        form(source.name, source.path)
+        form(source.name, source.path)  # what nobody reads is refused here rather than in the stage
     return files
 
 
@@ -126,7 +126,7 @@ def resolve(name: str, revision: str | None, given: str, mend: str) -> str:
 
     try:
         found: str | None = HfApi().dataset_info(name, revision=revision, timeout=20).sha
-    except (HfHubHTTPError, OfflineModeIsEnabled, *remote.hub_failures(), OSError) as e:
+    except (HfHubHTTPError, OfflineModeIsEnabled, remote.hub_failure(), OSError) as e:
         reason = (str(e).splitlines() or [type(e).__name__])[0]
         raise InputError(
             f"{given}: the hub does not say which revision {revision!r} of {name} is ({reason}). Give the commit with "

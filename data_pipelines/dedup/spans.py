@@ -145,9 +145,8 @@ def spans_task(task: Task, item: SpanItem) -> Counts:
     with Writer(task.scratch, f"{task.rank:05d}", SPAN) as runs:
         for text in texts(task.parts, item.corpus, item.gone, task.rank):
             found = passages(text.text, item.step == "paragraphs", item.config.min_paragraph_words)
-            if len(found[0]):
-                columns = dict(zip(("key", "check", "start", "end"), found, strict=True))
-                runs.add(SPAN.make(**columns, ordinal=text.ordinal, row=text.row, heldout=text.heldout))
+            columns = dict(zip(("key", "check", "start", "end"), found, strict=True))
+            runs.add(SPAN.make(**columns, ordinal=text.ordinal, row=text.row, heldout=text.heldout))
             done += 1
             task.tick(done)
     return {"documents": done, "spans": runs.rows}

@@ -22,7 +22,7 @@ from fmtrain.schema import rules
 
 WORKER = Path(__file__).with_name("html_worker.py")
 _TITLE = re.compile(r"<title(?:\s[^>]{0,200})?>([^<]{1,1000})", re.IGNORECASE)
-_HEAD = 4096  # characters of a page in which it shows that it is one
+_HEAD = 4096  # characters in which a page shows that it is one
 _PAGE = re.compile(r"<(?:!doctype\s+html|html)\b[^<>]*>", re.IGNORECASE)
 _TAG = re.compile(
     r"</?(?:a|article|aside|b|blockquote|body|br|center|dd|dl|dt|div|em|figure|font|footer|form|h[1-6]|head|header|hr|"
@@ -118,7 +118,7 @@ def is_markup(text: str) -> bool:
     """Whether a text is a page of HTML, or a fragment of one: prose that names a tag or two is none."""
     if "<" not in text:
         return False
-    head = text[: _HEAD * 4].lstrip("\ufeff \t\r\n")[:_HEAD]
+    head = text[:_HEAD].lstrip("\ufeff \t\r\n")
     if _BEGIN.match(head) or _TAG.match(head):
         return True
     if _PAGE.search(head) and text.find("</") >= 0:

@@ -15,7 +15,7 @@ from data_pipelines.sources.fields import Fields
 from data_pipelines.sources.parquet import rows
 from data_pipelines.sources.records import RAW_BYTES, Fault, OnHash, Unit
 from fmtrain.errors import InputError, Unavailable
-from fmtrain.run.remote import hub_failures
+from fmtrain.run.remote import hub_failure
 from fmtrain.run.sources import HUB, changed, identify_folder
 from fmtrain.schema.sources import Hub
 
@@ -111,7 +111,7 @@ def _connection(error: BaseException) -> BaseException | None:
 
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, (ConnectionError, TimeoutError, HfHubHTTPError, *hub_failures())):
+        if isinstance(cause, (ConnectionError, TimeoutError, HfHubHTTPError, hub_failure())):
             return cause
         cause = cause.__cause__ or cause.__context__
     return None

@@ -203,10 +203,10 @@ class RemoteFile(io.RawIOBase):
         return data
 
 
-def hub_failures() -> tuple[type[Exception], ...]:
-    """What the hub's client raises where the network fails: of httpx, or of what huggingface_hub took in its place."""
+def hub_failure() -> type[Exception]:
+    """What the hub's client raises where the network fails: of the library that this huggingface_hub stands on."""
     from huggingface_hub import get_session
 
     client = importlib.import_module(type(get_session()).__module__.partition(".")[0])
     found: type[Exception] = getattr(client, "RequestException", None) or client.HTTPError  # requests, else httpx's
-    return (found,)
+    return found

@@ -33,7 +33,7 @@ from fmtrain.schema.rules import Filter
 GROUP = "fmtrain.plugins"
 RULES: dict[str, Callable[[Any], Any]] = {}  # rule -> its maker
 READERS: dict[str, Callable[..., Any]] = {}  # file suffix -> its reader
-_ORIGIN: dict[str | None, str] = {}  # rule or suffix -> the module that registered it
+_ORIGIN: dict[str, str] = {}  # rule or suffix -> the module that registered it
 _done: set[str] = set()
 
 
@@ -100,7 +100,7 @@ def reader_of(file: str) -> str | None:
 
 def used(rules: Iterable[str], files: Iterable[str]) -> list[Plugin]:
     """The plug-ins behind these rules and the readers of these files, as they are now: what enters the fingerprint."""
-    keys = {*rules, *map(reader_of, files)}
+    keys = {*rules, *filter(None, map(reader_of, files))}
     return [describe(module) for module in sorted({_ORIGIN[key] for key in keys if key in _ORIGIN})]
 
 

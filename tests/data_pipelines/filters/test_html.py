@@ -67,7 +67,7 @@ def test_what_is_html() -> None:
 
 
 def test_real_pages_are_html(shared_data: Path) -> None:
-    assert all(is_markup(page) for page in pages(shared_data))
+    assert all(map(is_markup, pages(shared_data)))
 
 
 def test_as_datatrove_extracts(shared_data: Path) -> None:
