@@ -167,7 +167,7 @@ def _run(args: argparse.Namespace) -> int:
     from fmtrain.schema.launch import Slurm
     from launch import driver
     from launch.compose import compose
-    from launch.graph import build
+    from launch.graph import build, pinned
     from launch.plan import plan
 
     root = compose(args.overrides)
@@ -180,6 +180,7 @@ def _run(args: argparse.Namespace) -> int:
         graph = build(root)
         steps = plan(graph, store)
     if isinstance(root.launch, Slurm) and not inside_job:
+        args.overrides += pinned(graph)
         return _slurm(root, root.launch, store, args)
     run_id = os.environ.get("FMTRAIN_RUN") if inside_job else None
     run_id = run_id or driver.new_run_id()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fmtrain.errors import ConfigError, InputError
+from fmtrain.run.sources import BESIDE, HUB
 from fmtrain.run.stage import Source
 from fmtrain.schema import plugins
 from fmtrain.schema.corpus import CorpusJob, ExamplesJob, Existing, TokenizerJob, TokensJob
@@ -82,6 +83,20 @@ class Graph:
 
     nodes: list[Node]
     left_out: list[str]
+
+
+def pinned(graph: Graph) -> list[str]:
+    """Overrides that say the commits found on the hub: a Slurm job plans again, later and maybe with no way there."""
+    found = []
+    for node in graph.nodes:
+        for source in node.sources:
+            if source.path.startswith(HUB) and not source.name.startswith(BESIDE):
+                found.append(f"data.revision='{source.stamp}'")
+        sets = node.job.filter.decontaminate.sets if isinstance(node.job, CorpusJob) else []
+        if sets:
+            quoted = ("'" + entry.replace("'", "\\'") + "'" for entry in sets)
+            found.append(f"filter.decontaminate.sets=[{','.join(quoted)}]")
+    return found
 
 
 def build(root: Root) -> Graph:

@@ -26,7 +26,9 @@ BUDGET = 16 << 20  # bytes of records sorted at a time; memory is about four tim
 _GATHERED = 1 << 14  # records read one by one before they are put together
 _SUFFIX = ".run"
 _FINE = 4  # splitters are off by at most a range's size over this
-_SAMPLES = 1024  # of a run at most; ranges are then off by a thousandth of all rows at most
+_SAMPLES = 1024  # of a run at most
+_WEIGHED = 1 << 18  # samples that splitters are chosen from, of all runs together, about
+_GOLDEN = (5**0.5 - 1) / 2  # its multiples modulo 1 are spread evenly, however many
 
 
 class Form:
@@ -160,10 +162,13 @@ def merge(
     if first < last and first > 0:
         for run in runs:
             run.seek(splitters[first - 1])
+    pile = _Pile(form, target)
     for number in range(first, last):
         upper = splitters[number] if number < len(splitters) else None
-        # no name for the unsorted records: they would be held while the sorted ones are worked on
-        records = form.sort(np.concatenate([run.below(upper) for run in runs]))
+        pile.size = 0
+        for run in runs:
+            run.below(upper, pile)
+        records = form.sort(pile.records)
         if len(records):
             yield records
         del records
@@ -173,21 +178,45 @@ def _splitters(runs: list["_Run"], step: int, target: int) -> npt.NDArray[Any]:
     """Keys, ascending, between which lie about `target` rows, from every `step`-th key of every run, or fewer.
 
     A sample stands for as many rows as it is taken from, so that runs of any length are sampled `_SAMPLES` times at
-    most, and memory does not grow with the square of their number.
+    most, and of many runs only some samples are weighed. Where every run spans all keys, samples at the same places
+    of each would be near the same keys, with no splitter to be had between: each run's begin at a place of their own.
     """
-    samples = np.concatenate([run.sample(step) for run in runs])
+    held = sum(len(run.sample(step, number * _GOLDEN % 1)) for number, run in enumerate(runs))
+    thinned = -(-held // _WEIGHED) or 1
+    weighed = [run.samples[number % thinned :: thinned] for number, run in enumerate(runs)]
+    samples = np.concatenate(weighed)
     order = np.argsort(samples, kind="stable")
-    steps = np.repeat(np.array([run.step for run in runs], np.int64), [len(run.samples) for run in runs])[order]
-    before = np.cumsum(steps)  # in place from here on: of 20 GB these are some millions, and the peak
-    before -= steps  # rows, about, that stand before each sample
-    before //= target
+    steps = np.repeat([run.step * thinned for run in runs], [len(some) for some in weighed])[order]
+    before = (np.cumsum(steps) - steps) // target  # rows, about, that stand before each sample, in ranges
     ends = np.flatnonzero(before[1:] != before[:-1]) + 1
     return np.unique(samples[order[ends]])
 
 
+class _Pile:
+    """Records of many runs put together, in memory that the next range uses again: thousands of small arrays a range
+    would leave the heap in pieces, and peak at twice the size when they are joined."""
+
+    def __init__(self, form: Form, rows: int) -> None:
+        self.size = 0
+        self._held = form.empty(rows + rows // 4)
+
+    @property
+    def records(self) -> Records:
+        return self._held[: self.size]
+
+    def room(self, rows: int) -> Records:
+        """Where the next `rows` go; what of them is to stay is added to `size`."""
+        end = self.size + rows
+        if end > len(self._held):
+            held = np.empty(end + end // 4, self._held.dtype)
+            held[: self.size] = self.records
+            self._held = held
+        return self._held[self.size : end]
+
+
 @dataclass
 class _Run:
-    """One file, read from the front; only samples are memory-mapped, since mapped pages count as memory."""
+    """One file, read from the front, never memory-mapped: mapped pages count as memory."""
 
     path: Path
     form: Form
@@ -196,32 +225,36 @@ class _Run:
     def __post_init__(self) -> None:
         self.rows = self.path.stat().st_size // self.form.dtype.itemsize
         self.samples = np.empty(0, self.form.dtype[self.form.key])
-        self.step = 1
+        self.first, self.step = 0, 1  # row of the first sample, rows from one to the next
 
-    def sample(self, step: int) -> npt.NDArray[Any]:
-        """The keys of rows 0, step, 2 step ...; of a long run the steps are longer."""
-        if self.rows:
-            self.step = max(step, -(-self.rows // _SAMPLES))
-            self.samples = np.array(np.memmap(self.path, self.form.dtype, "r")[:: self.step][self.form.key])
+    def sample(self, step: int, phase: float) -> npt.NDArray[Any]:
+        """The keys of every `step`-th row, the first one `phase` steps in; of a long run the steps are longer."""
+        self.step = max(step, -(-self.rows // _SAMPLES))
+        self.first = int(phase * self.step)
+        numbers = np.arange(self.first, self.rows, self.step)
+        self.samples = gather(self.path, self.form.dtype, numbers)[self.form.key].copy()
         return self.samples
 
-    def below(self, upper: Any) -> Records:
-        """The rows from here on whose key is less than `upper` (all where it is None); they are then read."""
+    def below(self, upper: Any, pile: _Pile) -> None:
+        """Pile up the rows from here on whose key is less than `upper` (all where it is None); they are then read."""
         stop = self.rows
         if upper is not None:
-            stop = min(self.rows, int(np.searchsorted(self.samples, upper)) * self.step)
+            stop = min(self.rows, self.first + int(np.searchsorted(self.samples, upper)) * self.step)
         if stop <= self.at:
-            return self.form.empty(0)
-        records = np.fromfile(self.path, self.form.dtype, stop - self.at, offset=self.at * self.form.dtype.itemsize)
-        if upper is not None:
-            records = records[: int(np.searchsorted(records[self.form.key], upper))]
-        self.at += len(records)
-        return records
+            return
+        records = pile.room(stop - self.at)
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(self.at * self.form.dtype.itemsize)
+            read = file.readinto(records.view(np.uint8).data)
+        assert read == records.nbytes, self.path
+        size = len(records) if upper is None else int(np.searchsorted(records[self.form.key], upper))
+        pile.size += size
+        self.at += size
 
     def seek(self, key: Any) -> None:
         """Stand at the first row whose key is not less than `key`."""
-        self.at = max(0, (int(np.searchsorted(self.samples, key)) - 1) * self.step)
-        self.below(key)
+        self.at = max(0, self.first + (int(np.searchsorted(self.samples, key)) - 1) * self.step)
+        self.below(key, _Pile(self.form, self.step))
 
 
 def gather(path: Path, dtype: npt.DTypeLike, numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -47,13 +47,16 @@ class Local(Keys):
 
 @dataclass
 class Hub(Keys):
-    """A Hugging Face dataset, streamed; `path` is its name or a folder on this machine."""
+    """A Hugging Face dataset, streamed; `path` is its name or a folder on this machine.
+
+    Which commit that is, or what the folder holds, belongs to the identity.
+    """
 
     name: str = "hub"
-    path: str = MISSING
+    path: str = outside(MISSING)
     config: str | None = None
     split: str = "train"
-    revision: str | None = None  # None: the newest; what that is, is recorded
+    revision: str | None = outside(None)  # None: the newest; what that is, is recorded
 
 
 @dataclass

@@ -1,12 +1,16 @@
 """The tiny quickstart as a user submits it: two nodes, corpus tasks and ranks on both, the code of a failed stage."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
+from fmtrain.errors import ExitCode
+from launch.backends import slurm
 from launch.templates.testing.cluster import Cluster
 from tests.conftest import fmtrain
+from tests.data_pipelines.sources.hub_server import Hub
 
 pytestmark = [pytest.mark.slurm, pytest.mark.long]
 SLURM = ["recipe=quickstart_tiny", "launch=slurm", "launch.nodes=2", "launch.cpus_per_task=2", "launch.time=00:30:00"]
@@ -33,3 +37,25 @@ def test_the_code_of_a_failed_stage_comes_through(cluster: Cluster, tmp_path: Pa
     failed = fmtrain("run", *SLURM, f"store={tmp_path}", "stages.pretrain.optim.lr=1e30", "--wait", timeout=600)
     assert failed.returncode == 4, failed.stdout + failed.stderr
     assert "pretrain failed" in failed.stdout + failed.stderr
+
+
+def test_a_job_with_no_way_to_the_hub_knows_what_was_submitted(cluster: Cluster, tmp_path: Path) -> None:
+    """The nodes cannot reach loopback of this machine: planning there would end at names that are not pinned."""
+    store, questions = tmp_path / "store", b'{"question": "how many eggs does a duck lay in a week?"}'
+    with Hub(tmp_path / "hub") as hub:
+        data = hub.add("some/rows", {"train.jsonl": b'{"text": "one"}'})
+        evals = hub.add("some/evals", {"test.jsonl": questions})
+        given = ["filter.rules=[decontaminate]", "filter.decontaminate.sets=[some/evals:test]", "data.path=some/rows"]
+        base = ["recipe=corpus_web", "data=hub", "launch=slurm", "launch.cpus_per_task=2", f"store={store}"]
+        done = fmtrain("run", *base, *given, **hub.environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    number, run = done.stdout.split()[1], store / "runs" / done.stdout.split()[3]
+    for _ in range(300):
+        if (run / "plan.json").exists():
+            break
+        time.sleep(0.2)
+    cluster("exec", "scancel", number)
+    assert slurm.wait(number, run / f"slurm-{number}.out") == ExitCode.INTERRUPTED
+    assert [step["action"] for step in json.loads((run / "plan.json").read_text())] == ["run"]
+    overrides = json.loads((run / "run.json").read_text())["overrides"]
+    assert overrides[-2:] == [f"data.revision='{data}'", f"filter.decontaminate.sets=['some/evals@{evals}:test']"]

@@ -4,9 +4,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_pipelines.dedup import runs
 from data_pipelines.dedup.runs import Form, Writer, gather, merge, rows_in, runs_in, starts
 
 PAIR = [("key", "<u8"), ("ordinal", "<u8")]
@@ -28,8 +30,8 @@ def test_merging_is_sorting(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for rank, records in enumerate(everything):
-            with Writer(folder, f"{rank}", form, budget=written) as runs:
-                runs.add(records)
+            with Writer(folder, f"{rank}", form, budget=written) as writer:
+                writer.add(records)
         ranges = [r for p in range(parts) for r in merge(runs_in(folder), form, budget=budget, part=p, parts=parts)]
         assert rows_in(runs_in(folder), form) >= sum(map(len, ranges))
     keys = [set(r["key"].tolist()) for r in ranges]
@@ -42,9 +44,9 @@ def test_ranges_stay_within_the_budget(tmp_path: Path) -> None:
     form = Form(PAIR, ("key", "ordinal"))
     numbers = np.random.default_rng(0)
     for rank in range(20):
-        with Writer(tmp_path, f"{rank}", form) as runs:
+        with Writer(tmp_path, f"{rank}", form) as writer:
             keys = numbers.integers(0, 1 << 63, 5000).astype("<u8")
-            runs.add(form.make(key=keys, ordinal=np.arange(5000)))
+            writer.add(form.make(key=keys, ordinal=np.arange(5000)))
     budget = 160_000  # bytes: ten thousand records
     sizes = [r.nbytes for r in merge(runs_in(tmp_path), form, budget=budget)]
     assert sum(sizes) == 20 * 5000 * 16
@@ -52,10 +54,26 @@ def test_ranges_stay_within_the_budget(tmp_path: Path) -> None:
     assert len(sizes) <= 14
 
 
+def test_ranges_of_more_runs_than_a_run_has_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run spans all keys: sampled at the same places, they would part into some eight ranges."""
+    monkeypatch.setattr(runs, "_SAMPLES", 8)
+    monkeypatch.setattr(runs, "_WEIGHED", 1000)
+    form = Form(PAIR, ("key", "ordinal"))
+    numbers = np.random.default_rng(0)
+    with Writer(tmp_path, "0", form, budget=16 * 500) as writer:
+        for _ in range(300):
+            keys = numbers.integers(0, 1 << 63, 500).astype("<u8")
+            writer.add(form.make(key=keys, ordinal=np.arange(500)))
+    budget = 16 * 3000
+    sizes = [r.nbytes for r in merge(runs_in(tmp_path), form, budget=budget)]
+    assert sum(sizes) == 300 * 500 * 16
+    assert max(sizes) <= 2 * budget and len(sizes) >= 40  # of twenty samples each
+
+
 def test_one_key_with_more_than_the_budget_comes_whole(tmp_path: Path) -> None:
     form = Form(PAIR, ("key", "ordinal"))
-    with Writer(tmp_path, "0", form, budget=160) as runs:
-        runs.add(form.make(key=np.full(1000, 7), ordinal=np.arange(1000)[::-1]))
+    with Writer(tmp_path, "0", form, budget=160) as writer:
+        writer.add(form.make(key=np.full(1000, 7), ordinal=np.arange(1000)[::-1]))
     [records] = merge(runs_in(tmp_path), form, budget=160)
     assert records["ordinal"].tolist() == list(range(1000))
 
@@ -63,8 +81,8 @@ def test_one_key_with_more_than_the_budget_comes_whole(tmp_path: Path) -> None:
 def test_a_task_that_fails_leaves_no_last_run(tmp_path: Path) -> None:
     form = Form(PAIR, ("key",))
     try:
-        with Writer(tmp_path, "0", form) as runs:
-            runs.add(form.make(key=np.arange(3), ordinal=0))
+        with Writer(tmp_path, "0", form) as writer:
+            writer.add(form.make(key=np.arange(3), ordinal=0))
             raise KeyError
     except KeyError:
         assert not runs_in(tmp_path)
