@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import orjson
 import zstandard
@@ -32,6 +32,7 @@ class Document:
     group: str
     source: str = ""
     url: str = ""
+    license: str = "unknown"
 
 
 def documents(corpus: Path, split: Split) -> Iterator[Document]:
@@ -51,9 +52,15 @@ def read_shard(path: Path) -> Iterator[Document]:
         with open(path, "rb") as raw:
             for line in _lines(raw, path.suffix):
                 row = orjson.loads(line)
-                yield Document(row["id"], row["text"], row["group"], row.get("source", ""), row.get("url", ""))
+                about = row.get("source", ""), row.get("url", ""), license_of(row)
+                yield Document(row["id"], row["text"], row["group"], *about)
     except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError, ValueError, KeyError) as e:
         raise StoreError(f"{path} is damaged ({type(e).__name__}: {e}); remove the artifact and run again") from e
+
+
+def license_of(row: dict[str, Any]) -> str:
+    """What a stored document says of its licence, as accounts name it."""
+    return str(row.get("license") or "unknown")
 
 
 def _lines(raw: IO[bytes], suffix: str) -> Iterable[bytes]:

@@ -19,7 +19,7 @@ import orjson
 import zstandard
 
 from data_pipelines.account import Account, account_from, total
-from data_pipelines.corpus_reader import SPLITS
+from data_pipelines.corpus_reader import SPLITS, license_of
 from data_pipelines.dedup import runs
 from data_pipelines.dedup.cuts import Cuts
 from data_pipelines.dedup.result import ROW as GONE
@@ -227,8 +227,7 @@ def _account(account: Account, document: dict[str, Any]) -> None:
     source, size = account.source(document["source"]), len(document["text"].encode())
     source.kept += 1
     source.kept_bytes += size
-    license = str(document.get("license") or "unknown")
-    words = len(split(document["text"]))
+    license, words = license_of(document), len(split(document["text"]))
     source.kept_words += words
     source.licenses[license] += 1
     source.license_bytes[license] += size

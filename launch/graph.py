@@ -36,7 +36,7 @@ _TRAIN = ("fmtrain.train.__main__",)
 SPECS: dict[str, Spec] = {
     "corpus": Spec("corpus", "data_pipelines", ("data_pipelines.stages.corpus",), 3, pool=True),
     "tokenizer": Spec("tokenizer", "data_pipelines", ("data_pipelines.stages.tokenizer",), 2),
-    "tokens": Spec("tokens", "data_pipelines", ("data_pipelines.stages.tokens",), 2),
+    "tokens": Spec("tokens", "data_pipelines", ("data_pipelines.stages.tokens",), 3),
     "examples": Spec("examples", "data_pipelines", ("data_pipelines.stages.examples",), 2),
     "pretrain": Spec("model", "fmtrain.train", _TRAIN, 1, ranks=True),
     "sft": Spec("model", "fmtrain.train", _TRAIN, 1, ranks=True),

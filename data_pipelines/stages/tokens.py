@@ -5,7 +5,7 @@ also where it spells a special token. Memory is bounded by one batch of document
 Existing Megatron datasets take the place of a corpus where `from_megatron` names them.
 """
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -58,6 +58,29 @@ class _Blend:
         became["tokens"] = became.get("tokens", 0) + tokens
 
 
+class _Tally:
+    """Documents, bytes and tokens of the text, by source and by licence; each document once, whatever its epochs."""
+
+    def __init__(self, marks: int) -> None:
+        self.marks = marks
+        self.bytes = self.tokens = 0
+        self.by_source: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.by_license: defaultdict[str, Counter[str]] = defaultdict(Counter)
+
+    def add(self, document: Document, ids: Ids) -> None:
+        size, tokens = len(document.text.encode()), len(ids) - self.marks
+        self.bytes += size
+        self.tokens += tokens
+        for found in (self.by_source[document.source], self.by_license[document.license]):
+            found["documents"] += 1
+            found["bytes"] += size
+            found["tokens"] += tokens
+
+    def record(self) -> dict[str, dict[str, Counter[str]]]:
+        """For sources.json."""
+        return {"sources": self.by_source, "licenses": self.by_license}
+
+
 def run(stage: Stage) -> Result:
     job = stage.job_as(TokensJob)
     folder = stage.input("tokenizer")
@@ -68,15 +91,14 @@ def run(stage: Stage) -> Result:
     around = marks(folder, tokenizer)
     encoder = Encoder(tokenizer, around)
     blend = _plan(stage, job.stage, encoder)
-    counts = {"bytes": 0, "text_tokens": 0}
+    tally = _Tally(encoder.marks_per_document)
     with ExitStack() as stack:
         writer = stack.enter_context(ShardWriter(stage.out, encoder.dtype.name, job.stage.shard_tokens))
         copy = stack.enter_context(_megatron(stage, encoder)) if job.stage.megatron else None
         written = stack.enter_context(open(stage.work_dir / "written", "w+b"))
         for document, ids, share, key in _first_pass(stage, encoder, blend):
             _add(ids, writer, copy)
-            counts["bytes"] += len(document.text.encode())
-            counts["text_tokens"] += len(ids) - encoder.marks_per_document
+            tally.add(document, ids)
             if blend:
                 blend.wrote(share, len(ids))
                 written.write(np.array([(share, key)], _WRITTEN).tobytes())
@@ -92,7 +114,8 @@ def run(stage: Stage) -> Result:
         eos=around.end,
         tokenizer_sha256=sha256_file(folder / "tokenizer.json"),
     )
-    return _result(stage, writer, counts, blend)
+    write_json(stage.out / "sources.json", tally.record())
+    return _result(stage, writer, tally, blend)
 
 
 def _plan(stage: Stage, config: TokensStage, encoder: Encoder) -> _Blend | None:
@@ -160,12 +183,12 @@ def _megatron(stage: Stage, encoder: Encoder) -> megatron.Writer:
     return megatron.Writer(stage.out / MEGATRON_PREFIX, encoder.dtype)
 
 
-def _result(stage: Stage, writer: ShardWriter, counts: dict[str, int], blend: _Blend | None) -> Result:
+def _result(stage: Stage, writer: ShardWriter, tally: _Tally, blend: _Blend | None) -> Result:
     found: dict[str, Any] = {
         "tokens": writer.tokens,
         "documents": writer.documents,
         "shards": len(writer.shards),
-        "bytes": counts["bytes"],
+        "bytes": tally.bytes,
     }
     if blend:
         write_json(stage.out / "mixture.json", mixture.record(blend.shares, blend.left_out))
@@ -174,10 +197,9 @@ def _result(stage: Stage, writer: ShardWriter, counts: dict[str, int], blend: _B
             for share in blend.shares
         }
         announce(stage, mixture.table(blend.shares, blend.left_out))
-    tokens = counts["text_tokens"]
     return Result(
         counts=found,
-        metrics={"bytes_per_token": round(counts["bytes"] / tokens, 4) if tokens else None},
+        metrics={"bytes_per_token": round(tally.bytes / tally.tokens, 4) if tally.tokens else None},
         numerics={"tokenizers": tokenizers.__version__},
     )
 

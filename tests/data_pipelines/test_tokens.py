@@ -60,6 +60,24 @@ def test_every_training_document_once_and_whole(
         assert all(s["documents"] == 1 for s in index["shards"])
 
 
+def test_tokens_by_source_and_licence(tmp_path: Path, tokenizer_folder: Path) -> None:
+    rows = [("a", "web", "mit"), ("b", "web", "gpl"), ("c", "code", "mit"), ("d", "code", "mit")]
+    texts = [
+        Document(i, f"def {i}(): return {i * n}", "g", source, license=lic) for n, (i, source, lic) in enumerate(rows)
+    ]
+    inputs = {"corpus": made.write_corpus(tmp_path / "corpus", texts), "tokenizer": tokenizer_folder}
+    ran = made.run_stage(tokens.run, tmp_path / "ran", TokensJob(), inputs)
+    loaded = load(tokenizer_folder)
+    found = json.loads((ran.out / "sources.json").read_text())
+    for table, name in (("sources", "source"), ("licenses", "license")):
+        for value in {getattr(d, name) for d in texts}:
+            own = [d.text for d in texts if getattr(d, name) == value]
+            size = sum(len(loaded.encode(text, add_special_tokens=False).ids) for text in own)
+            expected = {"documents": len(own), "bytes": sum(map(len, own)), "tokens": size}
+            assert found[table].pop(value) == expected
+        assert found[table] == {}
+
+
 def test_text_that_spells_special_tokens_and_empty_text(tmp_path: Path, tokenizer_folder: Path) -> None:
     texts = ["<eos><bos>", "", "a <user> b <pad>"]
     small = made.write_corpus(tmp_path / "corpus", [Document(str(i), t, str(i)) for i, t in enumerate(texts)])
