@@ -49,6 +49,10 @@ INDEX = np.dtype(
 )
 
 
+_BLOCK = 256  # index records read at a time where rows ascend
+_NEAR = 16  # rows from one to the next
+
+
 @dataclass(frozen=True)
 class Parts:
     """The documents that `tasks` read tasks left under `folder` (a scheduler's `parts`)."""
@@ -89,13 +93,18 @@ class Parts:
         """The documents of `rows`, in that order, decoded; cheapest where rows ascend."""
         with ExitStack() as files:
             opened: dict[int, tuple[int, int]] = {}  # rank -> file descriptors of its documents and its index
-            for row in rows:
-                rank, number = self.place(int(row))
-                if rank not in opened:
-                    both = (self.path(rank, what).open("rb") for what in ("kept.jsonl", "index"))
-                    kept, index = (files.enter_context(file).fileno() for file in both)
-                    opened[rank] = kept, index
-                kept, index = opened[rank]
-                # read, not mapped: mapped pages count as memory, and would be as many as the corpus has documents
-                record = np.frombuffer(os.pread(index, INDEX.itemsize, number * INDEX.itemsize), INDEX)[0]
-                yield orjson.loads(os.pread(kept, int(record["size"]), int(record["offset"])))
+            block, first, last = np.empty(0, INDEX), 0, -2  # index records at hand, the first one's row; the last row
+            for row in map(int, rows):
+                if not first <= row < first + len(block):
+                    rank, number = self.place(row)
+                    if rank not in opened:
+                        both = (self.path(rank, what).open("rb") for what in ("kept.jsonl", "index"))
+                        kept, index = (files.enter_context(file).fileno() for file in both)
+                        opened[rank] = kept, index
+                    kept, index = opened[rank]
+                    # read, not mapped: mapped pages count as memory, and would be as many as the corpus has documents
+                    size = _BLOCK if 0 < row - last < _NEAR else 1
+                    block = np.frombuffer(os.pread(index, size * INDEX.itemsize, number * INDEX.itemsize), INDEX)
+                    first, sizes, offsets = row, block["size"].tolist(), block["offset"].tolist()
+                last = row
+                yield orjson.loads(os.pread(kept, sizes[row - first], offsets[row - first]))

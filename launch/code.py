@@ -10,6 +10,7 @@ import importlib.util
 from pathlib import Path
 
 OURS = ("fmtrain", "data_pipelines", "launch")
+_WITH_DOCSTRING = (ast.Module, ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)
 _TEXT = (".jinja", ".html")  # files beside the modules that change what a stage writes
 
 
@@ -21,7 +22,7 @@ def code_hash(entry: str) -> str:
         path = _path(module)
         assert path is not None
         digest.update(module.encode())
-        digest.update(_normal(path))
+        digest.update(_parsed(path)[1])
         for extra in sorted(p for p in path.parent.iterdir() if p.suffix in _TEXT and path.name == "__init__.py"):
             digest.update(extra.read_bytes())
     return digest.hexdigest()[:16]
@@ -37,20 +38,17 @@ def closure(entry: str) -> set[str]:
         if module in seen or path is None:
             continue
         seen.add(module)
-        todo += _imports(path)
+        todo += _parsed(path)[0]
         todo += [module.rpartition(".")[0]] if "." in module else []
     return seen
 
 
-def _imports(path: Path) -> list[str]:
-    found = []
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            found.append(node.module)
-            found += [f"{node.module}.{alias.name}" for alias in node.names]
-    return [name for name in found if name.split(".")[0] in OURS]
+@functools.cache
+def _parsed(path: Path) -> tuple[list[str], bytes]:
+    """The names of ours that a file imports, and its code; stages share most of their files."""
+    imports: list[str] = []
+    code = repr(_plain(ast.parse(path.read_bytes()), imports)).encode()
+    return [name for name in imports if name.split(".")[0] in OURS], code
 
 
 @functools.cache
@@ -67,23 +65,30 @@ def _path(module: str) -> Path | None:
     return None
 
 
-def _normal(path: Path) -> bytes:
-    tree = ast.parse(path.read_bytes())
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)):
-            first = node.body[0] if node.body else None
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = node.body[1:] or [ast.Pass()]
-    return repr(_plain(tree)).encode()
+def _plain(node: ast.AST, imports: list[str]) -> tuple[object, ...]:
+    """A syntax tree as nested tuples without docstrings and empty fields: what every Python version reads alike.
+
+    Adds what is imported to `imports`.
+    """
+    if isinstance(node, ast.Import):
+        imports += [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+        imports.append(node.module)
+        imports += [f"{node.module}.{alias.name}" for alias in node.names]
+    elif isinstance(node, _WITH_DOCSTRING) and node.body and _is_text(node.body[0]):
+        node.body = node.body[1:] or [ast.Pass()]
+    found: list[object] = [type(node).__name__]
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if isinstance(value, ast.AST):
+            found.append((name, _plain(value, imports)))
+        elif isinstance(value, list):
+            if value:
+                found.append((name, [_plain(v, imports) if isinstance(v, ast.AST) else v for v in value]))
+        elif value is not None:
+            found.append((name, value))
+    return tuple(found)
 
 
-def _plain(node: object) -> object:
-    """The syntax tree as nested tuples without empty fields: what every Python version reads alike."""
-    if isinstance(node, ast.AST):
-        fields = [(name, _plain(value)) for name, value in ast.iter_fields(node) if value not in (None, [])]
-        return (type(node).__name__, *fields)
-    return [_plain(item) for item in node] if isinstance(node, list) else node
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

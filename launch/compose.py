@@ -40,6 +40,7 @@ CONFIG_MODULE = "fmtrain.conf"
 _KINDS = {"Float": ("a number", "0.5"), "Integer": ("a whole number", "4"), "Boolean": ("true or false", "true")}
 
 
+@functools.cache
 def register() -> None:
     """Put every schema where the YAML files' `NAME_schema` defaults find it."""
     store = ConfigStore.instance()
@@ -70,8 +71,8 @@ def _load_plugins(parsed: list[Override]) -> None:
     named = next((o.value() for o in parsed if o.key_or_group == "plugins"), [])
     modules = named if isinstance(named, list) else [named]
     if plugins.register([*plugins.installed(), *map(str, modules)]):
-        _base.cache_clear()
-        _accepted.cache_clear()
+        for cached in (register, _base, _accepted):
+            cached.cache_clear()
 
 
 def parse(overrides: list[str]) -> list[Override]:

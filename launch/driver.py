@@ -30,12 +30,13 @@ from launch import provenance
 from launch.backends.choose import open_backend
 from launch.backends.command import Backend, Command, Job
 from launch.checks import check_ranks
-from launch.graph import Folder
+from launch.graph import Folder, Node
 from launch.plan import Step
 from launch.terminal import Live, duration
 
 GRACE = 8.0  # seconds that a worker has to save when asked to stop
 LEAST_TASKS = 4  # of a stage that fans out, unless it says how many
+INLINE_BYTES = 1 << 28  # of input for each task, where they run one after another: what an interrupted run may lose
 TAIL = 20  # log lines shown of a failed stage
 
 
@@ -158,7 +159,7 @@ class Driver:
         command = self._command(step, backend, folder)
         inputs, refs = self._inputs(step)
         wanted = vars(node.job.stage)
-        tasks = wanted.get("tasks") or max(LEAST_TASKS, backend.cpus)
+        tasks = wanted.get("tasks") or _tasks(node, backend)
         resources = {"ranks": command.ranks, "tasks": tasks, "executor": backend.executor}
         if "heartbeat_seconds" in wanted:
             resources["heartbeat_seconds"] = wanted["heartbeat_seconds"]
@@ -319,6 +320,13 @@ def _finish(driver: Driver, seconds: float) -> None:
 
 def _folder(parent: Any) -> str:
     return parent.path if isinstance(parent, Folder) else ""
+
+
+def _tasks(node: Node, backend: Backend) -> int:
+    """How many a stage fans out to. Each task decompresses a shared file anew, so inline small inputs get one."""
+    if backend.executor == "inline":
+        return min(LEAST_TASKS, 1 + sum(source.size for source in node.sources) // INLINE_BYTES)
+    return max(LEAST_TASKS, backend.cpus)
 
 
 def _now() -> str:

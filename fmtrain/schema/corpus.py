@@ -81,7 +81,7 @@ class CorpusStage:
     artifact: str = "corpus"
     shard_mb: int = 128  # of text, a file of the artifact
     keep_dropped: bool = False  # the ledger also holds the text of what was dropped
-    tasks: int | None = outside(None)  # None: one a processor of the backend, and at least four
+    tasks: int | None = outside(None)  # None: one a processor, at least four; inline one to four, by size
     heartbeat_seconds: int = outside(600)  # a task silent for so long is ended and tried again
     inputs: Inputs = outside(Inputs)
 
