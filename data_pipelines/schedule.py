@@ -8,6 +8,7 @@ MAX_RETRIES times, then the stage fails with that task's error; a FmtrainError w
 It knows nothing of documents, and of datatrove only how to keep it quiet.
 """
 
+import ctypes
 import shutil
 import sys
 from collections import deque
@@ -27,6 +28,7 @@ from fmtrain.run.storage import sha256_file
 __all__ = ["Counts", "Scheduler", "Task", "parts_key", "quiet"]
 T = TypeVar("T")
 
+_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None  # musl has none
 HEARTBEAT_SECONDS = 600.0  # a task that has not ticked for so long is taken for hung; stages.corpus.heartbeat_seconds
 
 
@@ -102,11 +104,18 @@ def _inline(waiting: deque[Call], watch: Watch, retries: Retries, take: Callable
         done = attempt(call, lambda units, size, rank=call.rank: watch.set(rank, units, size))  # type: ignore[misc]
         if isinstance(done, Done):
             take(call, done)
+            _give_back()
             continue
         clear(call)
         watch.set(call.rank, 0, 0)
         retries.failed(call.rank, done)
         waiting.appendleft(call.again())
+
+
+def _give_back() -> None:
+    """Let the C library return to the system what a task has freed: glibc keeps all below the last block in use."""
+    if _TRIM is not None:
+        _TRIM(0)
 
 
 def parts_key(payload: Any) -> str:
