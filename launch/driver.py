@@ -20,6 +20,7 @@ from typing import Any
 from fmtrain.errors import ConfigError, ExitCode, FmtrainError, InputError, Requeue, StageFailed, StoreError
 from fmtrain.run import lease
 from fmtrain.run.manifest import Artifact, Manifest, verify
+from fmtrain.run.sources import BESIDE, HUB
 from fmtrain.run.stage import Stage, write_stage
 from fmtrain.run.storage import check_room, disk_errors, read_json, write_json
 from fmtrain.run.store import Store
@@ -323,9 +324,10 @@ def _folder(parent: Any) -> str:
 
 
 def _tasks(node: Node, backend: Backend) -> int:
-    """How many a stage fans out to. Each task decompresses a shared file anew, so inline small inputs get one."""
-    if backend.executor == "inline":
-        return min(LEAST_TASKS, 1 + sum(source.size for source in node.sources) // INLINE_BYTES)
+    """How many a stage fans out to. A task decompresses the whole of a file it shares: inline, small inputs get one."""
+    data = [source for source in node.sources if not source.name.startswith(BESIDE)]
+    if backend.executor == "inline" and not any(source.path.startswith(HUB) for source in data):
+        return min(LEAST_TASKS, 1 + sum(source.size for source in data) // INLINE_BYTES)
     return max(LEAST_TASKS, backend.cpus)
 
 

@@ -109,7 +109,8 @@ class _Builder:
         self.root = root
         self.left_out: list[str] = []
         self.on = {name: stage for name, stage in vars(root.stages).items() if stage is not None}
-        self.data = sources(root.data) if {"corpus", "examples"} & set(self.on) else []
+        made_of = isinstance(root.data, (Rows, Stdlib))  # what examples are made of; others leave that stage out
+        self.data = sources(root.data) if "corpus" in self.on or ("examples" in self.on and made_of) else []
         self.base = self._base()
 
     def build(self) -> Graph:

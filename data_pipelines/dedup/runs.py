@@ -165,7 +165,7 @@ def merge(
     pile = _Pile(form, target)
     for number in range(first, last):
         upper = splitters[number] if number < len(splitters) else None
-        pile.size = 0
+        pile.clear()
         for run in runs:
             run.below(upper, pile)
         records = form.sort(pile.records)
@@ -197,8 +197,14 @@ class _Pile:
     would leave the heap in pieces, and peak at twice the size when they are joined."""
 
     def __init__(self, form: Form, rows: int) -> None:
+        self.size, self._usual = 0, rows + rows // 4
+        self._held = form.empty(self._usual)
+
+    def clear(self) -> None:
+        """Empty it; the memory of a range far larger than the others is not kept."""
         self.size = 0
-        self._held = form.empty(rows + rows // 4)
+        if len(self._held) > 2 * self._usual:
+            self._held = np.empty(self._usual, self._held.dtype)
 
     @property
     def records(self) -> Records:
@@ -243,7 +249,7 @@ class _Run:
         if stop <= self.at:
             return
         records = pile.room(stop - self.at)
-        with open(self.path, "rb", buffering=0) as file:
+        with open(self.path, "rb") as file:  # buffered: it reads on where the system gives less than asked
             file.seek(self.at * self.form.dtype.itemsize)
             read = file.readinto(records.view(np.uint8).data)
         assert read == records.nbytes, self.path

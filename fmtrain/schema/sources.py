@@ -47,16 +47,13 @@ class Local(Keys):
 
 @dataclass
 class Hub(Keys):
-    """A Hugging Face dataset, streamed; `path` is its name or a folder on this machine.
-
-    Which commit that is, or what the folder holds, belongs to the identity.
-    """
+    """A Hugging Face dataset, streamed; `path` is its name or a folder on this machine."""
 
     name: str = "hub"
-    path: str = outside(MISSING)
+    path: str = MISSING
     config: str | None = None
     split: str = "train"
-    revision: str | None = outside(None)  # None: the newest; what that is, is recorded
+    revision: str | None = outside(None)  # None: the newest; the commit belongs to the identity
 
 
 @dataclass

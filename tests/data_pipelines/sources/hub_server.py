@@ -28,7 +28,10 @@ class Hub:
     @property
     def environment(self) -> dict[str, str]:
         url = f"http://127.0.0.1:{self.server.server_port}"
-        return {"HF_ENDPOINT": url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(self.folder / "home")}
+        home = str(self.folder / "home")
+        caches = {name: home for name in ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE")}
+        online = {"HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0", "HF_TOKEN": "", "NO_PROXY": "127.0.0.1"}
+        return {"HF_ENDPOINT": url, **caches, **online}
 
     def add(self, name: str, files: dict[str, bytes]) -> str:
         """Commit these files to the data set OWNER/NAME, in place of what main holds; the commit."""
