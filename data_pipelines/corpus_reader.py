@@ -17,6 +17,7 @@ import zstandard
 from fmtrain.errors import StoreError
 
 Split = Literal["train", "heldout"]
+UNKNOWN_LICENSE = "unknown"  # as accounts name it
 SPLITS: tuple[Split, ...] = ("train", "heldout")
 BATCH_DOCUMENTS = 256
 BATCH_CHARACTERS = 1_000_000  # an encoder holds some 100 bytes a token while a batch is in flight
@@ -32,7 +33,7 @@ class Document:
     group: str
     source: str = ""
     url: str = ""
-    license: str = "unknown"
+    license: str = UNKNOWN_LICENSE
 
 
 def documents(corpus: Path, split: Split) -> Iterator[Document]:
@@ -59,8 +60,8 @@ def read_shard(path: Path) -> Iterator[Document]:
 
 
 def license_of(row: dict[str, Any]) -> str:
-    """What a stored document says of its licence, as accounts name it."""
-    return str(row.get("license") or "unknown")
+    """What a stored document says of its licence."""
+    return str(row.get("license") or UNKNOWN_LICENSE)
 
 
 def _lines(raw: IO[bytes], suffix: str) -> Iterable[bytes]:

@@ -22,6 +22,8 @@ import numpy.typing as npt
 import orjson
 
 STEP = "read"
+_BLOCK = 256  # index records read at a time, where one row follows less than
+_NEAR = 16  # rows after another
 # file: number of the input file, in the order of names; line: the record's place in it; offset, size: of the line in
 # kept.jsonl; bytes: of the text in UTF-8; source: number of the source's name; text, normal: 128 bits of the hash of
 # the text as it is, and without case, digits, punctuation and white space; url: 64 bits of the normalised address, 0
@@ -47,10 +49,6 @@ INDEX = np.dtype(
         ("spare", "<u2"),
     ]
 )
-
-
-_BLOCK = 256  # index records read at a time where rows ascend
-_NEAR = 16  # rows from one to the next
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ class Driver:
         command = self._command(step, backend, folder)
         inputs, refs = self._inputs(step)
         wanted = vars(node.job.stage)
-        tasks = wanted.get("tasks") or _tasks(node, backend)
+        tasks = wanted.get("tasks") or tasks_of(node, backend)
         resources = {"ranks": command.ranks, "tasks": tasks, "executor": backend.executor}
         if "heartbeat_seconds" in wanted:
             resources["heartbeat_seconds"] = wanted["heartbeat_seconds"]
@@ -323,7 +323,7 @@ def _folder(parent: Any) -> str:
     return parent.path if isinstance(parent, Folder) else ""
 
 
-def _tasks(node: Node, backend: Backend) -> int:
+def tasks_of(node: Node, backend: Backend) -> int:
     """How many a stage fans out to. A task decompresses the whole of a file it shares: inline, small inputs get one."""
     data = [source for source in node.sources if not source.name.startswith(BESIDE)]
     if backend.executor == "inline" and not any(source.path.startswith(HUB) for source in data):

@@ -63,18 +63,18 @@ class _Tally:
 
     def __init__(self, marks: int) -> None:
         self.marks = marks
-        self.bytes = self.tokens = 0
         self.by_source: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.by_license: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
     def add(self, document: Document, ids: Ids) -> None:
         size, tokens = len(document.text.encode()), len(ids) - self.marks
-        self.bytes += size
-        self.tokens += tokens
         for found in (self.by_source[document.source], self.by_license[document.license]):
             found["documents"] += 1
             found["bytes"] += size
             found["tokens"] += tokens
+
+    def total(self, what: str) -> int:
+        return sum(found[what] for found in self.by_source.values())
 
     def record(self) -> dict[str, dict[str, Counter[str]]]:
         """For sources.json."""
@@ -188,7 +188,7 @@ def _result(stage: Stage, writer: ShardWriter, tally: _Tally, blend: _Blend | No
         "tokens": writer.tokens,
         "documents": writer.documents,
         "shards": len(writer.shards),
-        "bytes": tally.bytes,
+        "bytes": tally.total("bytes"),
     }
     if blend:
         write_json(stage.out / "mixture.json", mixture.record(blend.shares, blend.left_out))
@@ -197,9 +197,10 @@ def _result(stage: Stage, writer: ShardWriter, tally: _Tally, blend: _Blend | No
             for share in blend.shares
         }
         announce(stage, mixture.table(blend.shares, blend.left_out))
+    tokens = tally.total("tokens")
     return Result(
         counts=found,
-        metrics={"bytes_per_token": round(tally.bytes / tally.tokens, 4) if tally.tokens else None},
+        metrics={"bytes_per_token": round(tally.total("bytes") / tokens, 4) if tokens else None},
         numerics={"tokenizers": tokenizers.__version__},
     )
 

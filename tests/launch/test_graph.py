@@ -5,8 +5,12 @@ from pathlib import Path
 import pytest
 
 from fmtrain.errors import ConfigError
+from fmtrain.run.sources import BESIDE, HUB
+from fmtrain.run.stage import Source
+from launch.backends.inline import InlineBackend
 from launch.compose import compose
-from launch.graph import Pin, build
+from launch.driver import INLINE_BYTES, LEAST_TASKS, tasks_of
+from launch.graph import Pin, build, pinned
 
 TOKENS = ["recipe=tokens", "data.modules=[json]"]
 
@@ -36,3 +40,33 @@ def test_an_earlier_corpus_is_a_pin_of_its_own() -> None:
     for against in ([], ["dedup.against=corpus@v1"]):
         with pytest.raises(ConfigError, match=r"stages\.corpus\.inputs\.model=a@v1: stage corpus takes"):
             parents([*TOKENS, *against, "stages.corpus.inputs.model=a@v1"])
+
+
+def test_what_a_slurm_job_is_given_says_the_same(tmp_path: Path) -> None:
+    """Commits and paths as planning found them, whatever characters are in a path."""
+    folder, commit = tmp_path / "it's, $one", "0123456789" * 4
+    folder.mkdir()
+    (folder / "test.jsonl").write_text('{"q": "a"}\n')
+    sets = ["openai/gsm8k@" + commit + ":main:test", f"{folder}:test"]
+    quoted = ",".join("'" + entry.replace("'", "\\'") + "'" for entry in sets)
+    given = ["recipe=corpus_web", "data=hub", "data.path=some/rows", f"data.revision={commit}"]
+    given += ["filter.rules=[decontaminate]", f"filter.decontaminate.sets=[{quoted}]"]
+    graph = build(compose(given))
+    again = build(compose([*given, *pinned(graph)]))
+    assert pinned(graph)[0] == f"data.revision='{commit}'"
+    assert again.nodes[0].job == graph.nodes[0].job and again.nodes[0].sources == graph.nodes[0].sources
+    assert again.nodes[0].job.filter.decontaminate.sets == sets
+    assert pinned(build(compose(TOKENS))) == []
+
+
+def test_inline_a_task_for_so_many_bytes_of_input() -> None:
+    """A file is decompressed by every task that shares it; how much a data set on the hub holds is not known."""
+    backend, [node] = InlineBackend(), build(compose(["recipe=corpus_web", "data=stdlib"])).nodes
+    assert tasks_of(node, backend) == 1
+    for sizes, tasks in (([INLINE_BYTES - 1], 1), ([INLINE_BYTES // 2] * 2, 2), ([100 * INLINE_BYTES], LEAST_TASKS)):
+        node.sources = [Source(f"/{n}.gz", f"{n}.gz", size, "", "") for n, size in enumerate(sizes)]
+        assert tasks_of(node, backend) == tasks
+    node.sources = [Source("/model.bin", f"{BESIDE}filter.classifier.model:model.bin", 100 * INLINE_BYTES, "", "")]
+    assert tasks_of(node, backend) == 1
+    node.sources = [Source(f"{HUB}some/rows@0", "some/rows", 0, "0", "")]
+    assert tasks_of(node, backend) >= LEAST_TASKS

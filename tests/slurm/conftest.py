@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -45,3 +46,11 @@ def submit(cluster: Cluster, tmp_path: Path) -> Callable[..., tuple[str, Path]]:
         return slurm.submit(cfg, run_dir, [sys.executable, str(DRIVER), *argv]), run_dir
 
     return submit
+
+
+def until_said(out: Path, text: str, seconds: float = 90) -> None:
+    """Wait for it in a job's output."""
+    end = time.monotonic() + seconds
+    while not out.exists() or text not in out.read_text():
+        assert time.monotonic() < end, f"{out} never said {text!r}: {out.read_text() if out.exists() else 'nothing'}"
+        time.sleep(0.1)

@@ -5,7 +5,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from fmtrain.errors import ConfigError
 from fmtrain.schema.launch import Slurm
 from launch.backends import slurm
 from launch.templates.testing.cluster import Cluster
+from tests.slurm.conftest import until_said
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
 Submit = Callable[..., tuple[str, Path]]
@@ -77,13 +77,6 @@ def test_saved_means_another_turn(submit: Submit, tmp_path: Path, capsys: pytest
     assert "saved; queued again" in said
     assert "driver goes on from what it saved" in said
     assert "Restarts=1" in subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True).stdout
-
-
-def until_said(out: Path, text: str, seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not out.exists() or text not in out.read_text():
-        assert time.monotonic() < end, f"{out} never said {text!r}: {out.read_text() if out.exists() else 'nothing'}"
-        time.sleep(0.1)
 
 
 @pytest.mark.long

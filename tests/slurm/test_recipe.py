@@ -1,7 +1,6 @@
 """The tiny quickstart as a user submits it: two nodes, corpus tasks and ranks on both, the code of a failed stage."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from launch.backends import slurm
 from launch.templates.testing.cluster import Cluster
 from tests.conftest import fmtrain
 from tests.data_pipelines.sources.hub_server import Hub
+from tests.slurm.conftest import until_said
 
 pytestmark = [pytest.mark.slurm, pytest.mark.long]
 SLURM = ["recipe=quickstart_tiny", "launch=slurm", "launch.nodes=2", "launch.cpus_per_task=2", "launch.time=00:30:00"]
@@ -50,10 +50,7 @@ def test_a_job_with_no_way_to_the_hub_knows_what_was_submitted(cluster: Cluster,
         done = fmtrain("run", *base, *given, **hub.environment)
     assert done.returncode == 0, done.stdout + done.stderr
     number, run = done.stdout.split()[1], store / "runs" / done.stdout.split()[3]
-    for _ in range(300):
-        if (run / "plan.json").exists():
-            break
-        time.sleep(0.2)
+    until_said(run / f"slurm-{number}.out", "dashboard")  # printed when the plan is made and written
     cluster("exec", "scancel", number)
     assert slurm.wait(number, run / f"slurm-{number}.out") == ExitCode.INTERRUPTED
     assert [step["action"] for step in json.loads((run / "plan.json").read_text())] == ["run"]
