@@ -21,6 +21,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from fmtrain.errors import StoreError
+
 Records = npt.NDArray[Any]  # (n,) of a form's dtype
 BUDGET = 16 << 20  # bytes of records sorted at a time; memory is about four times that
 _GATHERED = 1 << 14  # records read one by one before they are put together
@@ -252,7 +254,12 @@ class _Run:
         with open(self.path, "rb") as file:  # buffered: it reads on where the system gives less than asked
             file.seek(self.at * self.form.dtype.itemsize)
             read = file.readinto(records.view(np.uint8).data)
-        assert read == records.nbytes, self.path
+        if read != records.nbytes:
+            had = self.rows * self.form.dtype.itemsize
+            raise StoreError(
+                f"{self.path} is damaged: {self.path.stat().st_size} bytes of the {had} that it had; "
+                f"remove {self.path.parent} and run the same command again"
+            )
         size = len(records) if upper is None else int(np.searchsorted(records[self.form.key], upper))
         pile.size += size
         self.at += size

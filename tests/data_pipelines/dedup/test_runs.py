@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from data_pipelines.dedup import runs
 from data_pipelines.dedup.runs import Form, Writer, gather, merge, rows_in, runs_in, starts
+from fmtrain.errors import StoreError
 
 PAIR = [("key", "<u8"), ("ordinal", "<u8")]
 
@@ -86,6 +87,18 @@ def test_a_task_that_fails_leaves_no_last_run(tmp_path: Path) -> None:
             raise KeyError
     except KeyError:
         assert not runs_in(tmp_path)
+
+
+def test_a_run_that_is_cut_is_told(tmp_path: Path) -> None:
+    form = Form(PAIR, ("key",))
+    with Writer(tmp_path, "0", form) as writer:
+        writer.add(form.make(key=np.arange(1000), ordinal=0))
+    ranges = merge(runs_in(tmp_path), form, budget=1600)
+    next(ranges)
+    [path] = runs_in(tmp_path)
+    path.write_bytes(path.read_bytes()[:8000])
+    with pytest.raises(StoreError, match=r"0\.00000\.run is damaged: 8000 bytes of the 16000 .* remove .* and run"):
+        list(ranges)
 
 
 def test_groups_and_single_records(tmp_path: Path) -> None:
