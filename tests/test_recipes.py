@@ -184,8 +184,8 @@ def test_ctrl_c_saves_and_leaves_nothing(store: Path) -> None:
         [sys.executable, "-m", "launch.cli", "run", *TINY, f"store={store}"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    while not any(store.glob("work/model/*/metrics.jsonl")):
-        assert process.poll() is None
+    while not any(path.stat().st_size for path in store.glob("work/model/*/metrics.jsonl")):
+        assert process.poll() is None  # a row is there once all ranks have made a step; before, nothing is to save
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=20)
