@@ -1,5 +1,6 @@
 # make quickstart   set up .venv and run the recipe `quickstart` on this machine
 # make test         set up .venv and run the tests;  make test-long  the long ones;  make lint  ruff and mypy
+# make test-faults  the chains of faults that take longer than CI has room for
 # make install TORCH=default            the pinned torch from pip's index (on Linux with its CUDA libraries)
 #              TORCH=existing           the torch that $(PYTHON) already has is kept
 #              TORCH=https://...        the pinned torch from that index, e.g. a CPU or another CUDA build's
@@ -13,7 +14,7 @@ TORCH := $(if $(STAMPS),$(shell cat $(firstword $(STAMPS))),default)
 endif
 STAMP := $(VENV)/.installed-$(shell printf %s '$(TORCH)' | tr -c 'A-Za-z0-9.-' _)
 
-.PHONY: install quickstart test test-long lint format clean
+.PHONY: install quickstart test test-long test-faults lint format clean
 install: $(STAMP)
 
 $(STAMP): pyproject.toml setup.py constraints.txt install.sh Makefile
@@ -25,10 +26,13 @@ quickstart: install
 	$(BIN)/fmtrain run recipe=quickstart
 
 test: install
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long and not faults"
 
 test-long: install
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m "long and not faults"
+
+test-faults: install
+	$(BIN)/python -m pytest -m faults
 
 lint: install
 	$(BIN)/ruff check .
