@@ -1,0 +1,56 @@
+"""`fmtrain corpus`: questions to a corpus, answered by the corpus wing in a process of its own."""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from fmtrain.errors import ConfigError
+from fmtrain.run.store import Store
+from launch.status import store_at
+from launch.verbs.parser import Verbs, add_json, add_store, add_verb
+
+
+def add(verbs: Verbs) -> None:
+    text = "ask a corpus why a document is not in it; train a quality classifier"
+    corpus = add_verb(verbs, "corpus", _corpus, text, only_reads=True)
+    questions = corpus.add_subparsers(dest="question", required=True, metavar="QUESTION")
+    why = questions.add_parser("why", help="which rule dropped a document, or which one it is a copy of")
+    why.add_argument("id", help="the document's id, or FILE:POSITION where the input gives none")
+    sample = questions.add_parser("sample", help="rows of the ledger; without --rule the rules and their numbers")
+    sample.add_argument("--rule", help="a rule or one of its reasons: gopher_quality, dedup.minhash")
+    sample.add_argument("-n", type=int, default=5, help="how many; 5 unless told")
+    sample.add_argument("--seed", type=int, default=1)
+    for question in (why, sample):
+        question.add_argument("--corpus", help="NAME or NAME@vN, or an artifact's folder; the newest unless told")
+        add_json(question)
+        add_store(question)
+    questions.add_parser("train-classifier", help="a quality classifier for filter.classifier", add_help=False)
+
+
+def _corpus(args: argparse.Namespace) -> int:
+    """The corpus wing answers in a process of its own: this one imports none of it."""
+    if args.question == "train-classifier":
+        return subprocess.run([sys.executable, "-m", "data_pipelines.train_classifier", *args.rest]).returncode
+    folder = _corpus_folder(store_at(args.store), args.corpus)
+    words = [args.question, *(["--json"] if args.json else [])]
+    if args.question == "why":
+        words += ["--", args.id]
+    else:
+        words += ["-n", str(args.n), "--seed", str(args.seed), *(["--rule", args.rule] if args.rule else [])]
+    return subprocess.run([sys.executable, "-m", "data_pipelines.ledger", str(folder), *words]).returncode
+
+
+def _corpus_folder(store: Store, given: str | None) -> Path:
+    """The corpus that is asked about; of several in the store the newest."""
+    if given is None:
+        newest = max(store.artifacts("corpus"), key=lambda a: a.manifest.created, default=None)
+        if newest is None:
+            raise ConfigError(
+                f"no corpus in {store.root} yet; make one: fmtrain run recipe=corpus_web data.files=FILES"
+            )
+        print(f"of {newest.ref}:", file=sys.stderr)
+        return newest.path
+    folder = Path(os.path.expanduser(given))
+    return folder if (folder / "ledger.parquet").is_file() else store.get(given, "corpus").path

@@ -1,0 +1,58 @@
+"""`fmtrain run` and `fmtrain plan`: make every stage that is not made yet, or show what would be done."""
+
+import argparse
+import os
+
+from fmtrain.run.storage import disk_errors
+from launch.status import store_at
+from launch.verbs.parser import Verbs, add_overrides, add_verb
+
+
+def add(verbs: Verbs) -> None:
+    run = add_verb(verbs, "run", _run, "make every stage that is not made yet", only_reads=False)
+    add_overrides(run)
+    run.add_argument("--wait", action="store_true", help="launch=slurm: follow the job and return its exit code")
+    text = "show what run would do: reuse, run or resume, why, and how long"
+    add_overrides(add_verb(verbs, "plan", _plan, text, only_reads=True))
+
+
+def _run(args: argparse.Namespace) -> int:
+    from fmtrain.schema.launch import Slurm
+    from launch import driver
+    from launch.compose import compose
+    from launch.graph import build, pinned
+    from launch.plan import plan
+    from launch.verbs import slurm
+
+    root = compose(args.overrides)
+    store = store_at(root.store)
+    inside_job = "FMTRAIN_JOB" in os.environ
+    if isinstance(root.launch, Slurm) and root.launch.dry_run and not inside_job:
+        return slurm.submit(root, root.launch, store, args)
+    with disk_errors(store.root):
+        store.prepare()
+        graph = build(root)
+        steps = plan(graph, store)
+    if isinstance(root.launch, Slurm) and not inside_job:
+        args.overrides += pinned(graph)
+        return slurm.submit(root, root.launch, store, args)
+    run_id = os.environ.get("FMTRAIN_RUN") if inside_job else None
+    run_id = run_id or driver.new_run_id()
+    print(f"run {run_id}  recipe={root.recipe} launch={root.launch.name}  store {store.root}")
+    for line in graph.left_out:
+        print(f"  {line}")
+    return driver.run(root, steps, store, run_id, args.overrides)
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from launch.compose import compose
+    from launch.graph import build
+    from launch.plan import plan
+    from launch.summary import plan_table
+
+    root = compose(args.overrides)
+    graph = build(root)
+    print(plan_table(plan(graph, store_at(root.store))))
+    for line in graph.left_out:
+        print(line)
+    return 0
