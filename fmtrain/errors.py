@@ -49,6 +49,11 @@ class StageFailed(FmtrainError):
     exit_code = ExitCode.STAGE_FAILED
 
 
+class RankLost(StageFailed):
+    """A process of a stage ended without a word of its own: killed, or gone with its machine. Nobody's setting is to
+    blame, and the same command goes on from what is saved."""
+
+
 class StoreError(FmtrainError):
     """The store cannot be read or written: permissions, a full disk, a damaged artifact."""
 

@@ -17,28 +17,31 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from fmtrain.errors import ConfigError, ExitCode, FmtrainError, InputError, Requeue, StageFailed, StoreError
+from fmtrain.errors import ExitCode, FmtrainError
 from fmtrain.run import lease
 from fmtrain.run.manifest import Artifact, Manifest, verify
+from fmtrain.run.remote import is_url
 from fmtrain.run.sources import BESIDE, HUB
 from fmtrain.run.stage import Stage, write_stage
-from fmtrain.run.storage import check_room, disk_errors, read_json, write_json
+from fmtrain.run.storage import disk_errors, read_json, write_json
 from fmtrain.run.store import Store
 from fmtrain.schema.load import dump
 from fmtrain.schema.root import Root
 from fmtrain.schema.training import TrainJob
 from launch import provenance
 from launch.backends.choose import open_backend
-from launch.backends.command import Backend, Command, Job
+from launch.backends.command import Backend, Command, Failure, Job
+from launch.backends.environment import module
+from launch.cause import ASKED, cause
 from launch.checks import check_ranks
 from launch.graph import Folder, Node
 from launch.plan import Step
 from launch.terminal import Live, duration
 
 GRACE = 8.0  # seconds that a worker has to save when asked to stop
+TOLD = 2.0  # seconds within which this process is told to stop, where its ranks were
 LEAST_TASKS = 4  # of a stage that fans out, unless it says how many
 INLINE_BYTES = 1 << 28  # of input for each task, where they run one after another: what an interrupted run may lose
-TAIL = 20  # log lines shown of a failed stage
 
 
 def new_run_id() -> str:
@@ -68,6 +71,13 @@ class Signals:
     def check(self) -> None:
         if self.number is not None:
             raise Stopped(self.number)
+
+    def wait(self, seconds: float) -> None:
+        """Look for so long: a queue signals a job's processes one after the other."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.check()
+            time.sleep(0.02)
 
 
 class Run:
@@ -175,23 +185,28 @@ class Driver:
         job = backend.submit(command)
         self.run.event("started", stage=node.stage, action=step.action, ranks=command.ranks, hosts=job.hosts)
         try:
-            code = self._follow(job, live)
+            failures = self._follow(job, live)
         except BaseException:
             job.stop(GRACE)
             live.close(f"  {node.stage:<10} stopped")
             raise
-        if code != 0 or not (work / "result.json").is_file():
+        if failures or not (work / "result.json").is_file():
             live.close(f"  {node.stage:<10} failed")
-            self._fail(step, folder, command.log_dir, code)
+            error = cause(node.stage, command, folder, job.hosts, failures)
+            self.run.event("failed", stage=node.stage, exit_code=int(error.exit_code), message=str(error))
+            raise error
 
-    def _follow(self, job: Job, live: Live) -> int:
-        while (code := job.wait(0.4)) is None:
+    def _follow(self, job: Job, live: Live) -> list[Failure]:
+        """How the job ended; Stopped where it was this run that was told to stop, and its ranks with it."""
+        while (failures := job.wait(0.4)) is None:
             live.poll()
             self.signals.check()
+        if any(failure.code in ASKED for failure in failures):
+            self.signals.wait(TOLD)
         live.hear()
         if live.tty:
             live.out.write("\r\x1b[2K")
-        return code
+        return failures
 
     def _command(self, step: Step, backend: Backend, folder: Path) -> Command:
         node, launch = step.node, self.run.root.launch
@@ -206,12 +221,15 @@ class Driver:
         one_gpu = 1 if backend.gpus and node.spec.worker == "fmtrain.evaluate" else 0
         return Command(
             name=node.stage,
-            argv=[sys.executable, "-m", node.spec.worker, str(folder)],
+            argv=module(node.spec.worker, str(folder)),
             log_dir=self.run.folder / "logs" / node.stage,
             ranks=ranks,
             cpus=launch.cpus_per_rank if node.spec.ranks else backend.node_cpus,
             gpus=gpus or one_gpu,
             pool=node.spec.pool,
+            kind="network" if any(is_url(s.path) or s.path.startswith(HUB) for s in node.sources) else "compute",
+            passed=tuple(launch.env),
+            interface=launch.interface,
         )
 
     def _inputs(self, step: Step) -> tuple[dict[str, str], dict[str, str]]:
@@ -241,24 +259,6 @@ class Driver:
             host=provenance.host(), numerics=result["numerics"], counts=result["counts"], metrics=result["metrics"],
         )  # fmt: skip
         return self.store.commit(work / "out", manifest)
-
-    def _fail(self, step: Step, folder: Path, logs: Path, code: int) -> None:
-        """Raise what the worker said, or StageFailed with the end of its log."""
-        said = read_json(folder / "error.json") if (folder / "error.json").is_file() else {}
-        if not said:
-            check_room(self.store.root)  # a worker on a full disk cannot even say so
-        code = said.get("exit_code", code)
-        log = logs / f"rank{said.get('rank', 0)}.log"
-        log = log if log.is_file() else logs / "launcher.log"
-        self.run.event("failed", stage=step.node.stage, exit_code=code, message=said.get("message"))
-        kinds = {int(e.exit_code): e for e in (ConfigError, InputError, StoreError, Requeue)}
-        if code in kinds:
-            raise kinds[code](f"{step.node.stage}: {said.get('message', 'see the log')}\nlog: {log}")
-        tail = "\n".join(f"  | {line}" for line in _tail(log))
-        why = said.get("message") or (f"killed by signal {-code}" if code < 0 else f"exit code {code}")
-        if "SIGKILL" in "".join(_tail(logs / "launcher.log")) or code == -9:
-            why += " (a rank was killed with signal 9: out of memory? `dmesg` tells)"
-        raise StageFailed(f"{step.node.stage} failed: {why}\nThe last lines of its log:\n{tail}\nlog: {log}")
 
     def _say(self, step: Step, text: str) -> None:
         print(f"  {step.node.stage:<10} {text}", flush=True)
@@ -333,10 +333,3 @@ def tasks_of(node: Node, backend: Backend) -> int:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _tail(log: Path) -> list[str]:
-    try:
-        return log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
-    except OSError:
-        return [f"(no log at {log})"]

@@ -1,7 +1,7 @@
 """The frame every stage worker runs in: `python -m fmtrain.train STAGE_DIR` and its like.
 
-It dies with its parent, holds the work folder's lock, turns exceptions into exit codes and `error.json`, and writes
-`result.json` last. Only the first rank writes; RANK and WORLD_SIZE come from the launcher.
+It dies with its parent, holds the work folder's lock, turns exceptions into exit codes and a report (`error_file`), and
+writes `result.json` last. Only the first rank writes results; RANK and WORLD_SIZE come from the launcher.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from fmtrain.run.storage import disk_errors, fresh_dir, fsync_tree, write_json
 
 LOCK_WAIT = 20.0  # seconds; a killed run's last worker is gone well within this
 SAID = "said.txt"
+ERROR = "error.json"  # the report of the first rank to fail: the others may fail because of it
 _PR_SET_PDEATHSIG = 1
 
 
@@ -48,18 +49,14 @@ def die_with_parent() -> None:
     """Ask the kernel to kill this process when its parent dies (Linux), and leave where it has died already."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == 1 and os.environ.get("FMTRAIN_PARENT", "1") != "1":
+        parent = os.environ.get("FMTRAIN_PARENT")
+        if parent and os.getppid() != int(parent):
             os._exit(ExitCode.INTERRUPTED)
 
 
-def log_to_file() -> None:
-    """With FMTRAIN_LOG_DIR, everything this process and its libraries print goes to `rank<N>.log` there."""
-    if folder := os.environ.get("FMTRAIN_LOG_DIR"):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        fd = os.open(Path(folder, f"rank{rank()}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.dup2(fd, 1)
-        os.dup2(fd, 2)
-        os.close(fd)
+def error_file(folder: Path, rank: int) -> Path:
+    """Where a rank that failed says why: exit_code, message, rank. One that was killed has none."""
+    return folder / f"error-rank{rank}.json"
 
 
 class Progress:
@@ -104,8 +101,6 @@ def main(run: Callable[[Stage], Result], argv: list[str] | None = None) -> None:
     folder = Path(args[0])
     code = ExitCode.INTERNAL
     try:
-        with disk_errors(folder):
-            log_to_file()
         stage = read_stage(folder)
         with disk_errors(stage.work_dir):
             _run(run, stage)
@@ -150,13 +145,14 @@ def _lock(path: Path) -> IO[str]:
 
 
 def _report(folder: Path, code: int, message: str, trace: str) -> None:
-    """Say why on stderr and in error.json; on a full disk neither may work, and the exit code still tells."""
-    try:
+    """Say why on stderr and in the stage's folder; on a full disk neither may work, and the exit code still tells."""
+    said = {"exit_code": int(code), "message": message, "rank": rank()}
+    with contextlib.suppress(OSError, StoreError):
         print(f"{trace}error: {message}", file=sys.stderr, flush=True)
-        if not (folder / "error.json").exists():  # the first to fail is the cause; the others fail because of it
-            write_json(folder / "error.json", {"exit_code": int(code), "message": message, "rank": rank()})
-    except OSError:
-        pass
+    with contextlib.suppress(OSError, StoreError):
+        write_json(error_file(folder, rank()), said)
+        with open(folder / ERROR, "x", encoding="utf-8") as f:  # one rank makes it, whatever their clocks say
+            json.dump(said, f)
 
 
 def leave(code: int) -> None:

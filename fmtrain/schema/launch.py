@@ -7,16 +7,22 @@ from fmtrain.schema.fields import MISSING, items
 
 @dataclass
 class Launch:
-    """A backend; `ranks=auto` is one a GPU over NCCL, two over gloo where there is none."""
+    """A backend; `ranks=auto` is one a GPU over NCCL, two over gloo where there is none.
+
+    `interface` is the network that ranks of several machines reach each other by (eth0); found where it is not named.
+    `env` names variables of the environment that stages get beside those of launch/backends/environment.py.
+    """
 
     name: str = MISSING
     ranks: str = "auto"
     cpus_per_rank: int = 1
+    interface: str | None = None
+    env: list[str] = items()
 
 
 @dataclass
 class Inline(Launch):
-    """No Ray: corpus tasks in one process, ranks under torchrun. For debuggers and bare GPU machines."""
+    """No Ray: corpus tasks in one process, ranks as its children. For debuggers and bare GPU machines."""
 
     name: str = "inline"
 

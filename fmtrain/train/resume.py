@@ -1,9 +1,10 @@
 """Saving the ranks' state as a step checkpoint, and going on from the newest valid one. All ranks call all of it."""
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,24 +35,26 @@ class Saver:
         """The newest valid checkpoint, on every rank; ConfigError where this run cannot go on from it."""
         here = StepCheckpoints(self.folder)
 
-        def look() -> Checkpoint | None:
+        def look() -> tuple[str, dict[str, Any]] | None:
             if self.group.rank != 0:
                 return None
             here.clean()
-            return here.latest()
+            newest = here.latest()
+            return None if newest is None else (str(newest.path), asdict(newest.manifest))
 
-        found = self.group.agree(self.folder, look)[0]
-        if found is not None:
-            self._refuse_other(found.manifest)
-            self._note_versions(found.manifest)
+        told = self.group.agree(self.folder, look)[0]
+        if told is None:
+            return None
+        found = Checkpoint(Path(told[0]), Manifest(**told[1]))
+        self._refuse_other(found.manifest)
+        self._note_versions(found.manifest)
         return found
 
     def save(self, engine: Engine, step: int) -> None:
         """Write, agree, commit, prune: a rank whose disk is full ends all of them with the same message."""
         here = StepCheckpoints(self.folder)
         first = self.group.rank == 0
-        path = self.group.agree(self.folder, lambda: here.begin(step) if first else None)[0]
-        assert path is not None
+        path = Path(self.group.agree(self.folder, lambda: str(here.begin(step)) if first else None)[0])
         parts = self.group.agree(self.folder, lambda: _described(path, engine.save(path)))
         files: Files = {name: entry for part in parts for name, entry in part.items()}
         manifest = Manifest(

@@ -1,18 +1,23 @@
 """A backend starts a Command and hands back a Job; it knows nothing of what the command does."""
 
 import os
-import sys
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from launch.backends.environment import Kind, environment
+
 
 @dataclass(frozen=True)
 class Command:
-    """What to start: `ranks` processes of `argv`, each with `cpus` processors and `gpus` GPUs, logging to `log_dir`.
+    """What to start: `ranks` processes of `argv`, each with `cpus` processors and `gpus` GPUs, each logging to its own
+    `log(rank)`. With more than one rank the backend adds `rank_env`.
 
-    With more than one rank, RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are the backend's to set.
-    A `pool` command starts as one process that takes no processor itself, for it hands out tasks.
+    A `pool` command starts as one process that takes no processor itself, for it hands out tasks. `passed` are further
+    names of the environment that it gets.
     """
 
     name: str
@@ -23,6 +28,24 @@ class Command:
     cpus: int = 1
     gpus: int = 0
     pool: bool = False
+    kind: Kind = "compute"
+    passed: tuple[str, ...] = ()
+    interface: str | None = None  # of the network that the ranks reach each other by; found where none is named
+
+    def log(self, rank: int) -> Path:
+        """All that this rank prints, from its start on, before any code of ours runs in it."""
+        return self.log_dir / f"rank{rank}.log"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A rank that ended badly, and was not ended by its backend: its exit code, negative for the signal that killed it;
+    None where nobody can say, and `why` tells what became of it."""
+
+    rank: int
+    host: str
+    code: int | None
+    why: str = ""
 
 
 class Job(Protocol):
@@ -30,8 +53,9 @@ class Job(Protocol):
 
     hosts: list[str]
 
-    def wait(self, timeout: float) -> int | None:
-        """The exit code (the first that is not 0, negative for a signal), or None after `timeout` seconds."""
+    def wait(self, timeout: float) -> list[Failure] | None:
+        """None while ranks run, after `timeout` seconds at most; [] when all ended well. One that failed ends the job:
+        the failures seen until then, the first that was seen first, and the other ranks are stopped."""
 
     def stop(self, grace: float) -> None:
         """Ask every process to save and leave (SIGTERM), and kill what is left after `grace` seconds."""
@@ -50,16 +74,48 @@ class Backend(Protocol):
 
 
 def worker_env(command: Command) -> dict[str, str]:
-    """The environment of a command's processes: ours, the command's, and where each rank logs."""
+    """The environment of a command's processes on this machine, but for what each rank has of its own."""
+    return {**environment(command.kind, command.passed), **of_command(command)}
+
+
+def of_command(command: Command) -> dict[str, str]:
+    """What a command's processes get on every machine, whatever that has."""
+    named = {name: command.interface for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") if command.interface}
+    return {"OMP_NUM_THREADS": str(command.cpus), "TOKENIZERS_PARALLELISM": "true", **named, **command.env}
+
+
+def rank_env(rank: int, local_rank: int, size: int, local_size: int, meeting: Path, master: str) -> dict[str, str]:
+    """What tells a rank its place among the others. They meet in the file `meeting`; nothing listens at `master`, the
+    first rank's address, which says by which network the ranks reach each other and is what DeepSpeed wants to see."""
     return {
-        **os.environ,
-        "PATH": os.pathsep.join(
-            [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-        ),  # ninja, torchrun
-        "OMP_NUM_THREADS": str(command.cpus),
-        "TOKENIZERS_PARALLELISM": "true",
-        "PYTHONUNBUFFERED": "1",
-        "FMTRAIN_LOG_DIR": str(command.log_dir),
-        "FMTRAIN_PARENT": str(os.getpid()),
-        **command.env,
+        "RANK": str(rank),
+        "LOCAL_RANK": str(local_rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_WORLD_SIZE": str(local_size),
+        "MASTER_ADDR": master,
+        "MASTER_PORT": "0",
+        "FMTRAIN_MEETING": str(meeting),
     }
+
+
+@contextmanager
+def meeting(shared: Path | None = None) -> Iterator[Path]:
+    """The file that the ranks of one command meet in: no socket, which a stranger could speak to before them.
+
+    On one machine it has no name in any folder: it lives in this process's memory, other processes of this user open it
+    through /proc, and it ends with this process. Ranks of several machines meet in `shared`, a private folder that all
+    of them see.
+    """
+    if shared is None:
+        fd = os.memfd_create("fmtrain-meeting")
+        try:
+            yield Path(f"/proc/{os.getpid()}/fd/{fd}")
+        finally:
+            os.close(fd)
+        return
+    path = shared / f"meeting-{secrets.token_hex(8)}"
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW, 0o600))
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)

@@ -1,94 +1,96 @@
-"""No Ray: one process, or ranks under torchrun, as children of this process that die with it."""
+"""No Ray: a command's ranks as children of this process, which die with it. They meet in a file, see `meeting`."""
 
+import contextlib
 import ctypes
-import os
-import signal
 import socket
 import subprocess
 import sys
 import time
 
-from launch.backends.command import Command, worker_env
+from fmtrain.run.machine import cpus
+from launch.backends.command import Command, Failure, meeting, rank_env, worker_env
+from launch.backends.process import Process
 
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-_PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent() -> None:
-    """In the child, before exec: be killed when the parent dies. torchrun itself would not notice."""
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+POLL = 0.05  # seconds between two looks at the processes
+SETTLE = 0.3  # seconds after a rank's end, for the end that caused it to be seen too
+STOP = 5.0  # seconds for the ranks beside one that failed: without it they can save nothing
 
 
 class InlineJob:
-    """A child in a session of its own: Ctrl-C in the terminal reaches the driver alone, which then decides."""
-
     def __init__(self, command: Command) -> None:
         self.hosts = [socket.gethostname()] * command.ranks
-        command.log_dir.mkdir(parents=True, exist_ok=True)
-        with open(command.log_dir / "launcher.log", "ab") as log:
-            self.process = subprocess.Popen(
-                _argv(command),
-                env=worker_env(command),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                preexec_fn=die_with_parent,
-            )
-
-    def wait(self, timeout: float) -> int | None:
+        self._open = contextlib.ExitStack()
+        env = worker_env(command)
+        place = [dict[str, str]()]
+        if command.ranks > 1:
+            file, ranks = self._open.enter_context(meeting()), command.ranks
+            place = [rank_env(rank, rank, ranks, ranks, file, "127.0.0.1") for rank in range(ranks)]
+        self.processes: list[Process] = []
         try:
-            return self.process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return None
+            for rank, own in enumerate(place):
+                self.processes.append(Process(command.argv, {**env, **own}, command.log(rank)))
+        except BaseException:
+            self.stop(0.0)
+            raise
+
+    def wait(self, timeout: float) -> list[Failure] | None:
+        deadline = time.monotonic() + timeout
+        while not self._failed():
+            if all(process.poll() == 0 for process in self.processes):
+                self._open.close()
+                return []
+            if time.monotonic() >= deadline:
+                return None
+            time.sleep(POLL)
+        seen = self._failed()
+        time.sleep(SETTLE)
+        seen |= self._failed()
+        self.stop(STOP)
+        return list(seen.values())
 
     def stop(self, grace: float) -> None:
-        if self.process.poll() is not None:
-            return
-        self.process.terminate()
         deadline = time.monotonic() + grace
-        while self.process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+        running = [process for process in self.processes if process.poll() is None]
+        for process in running:
+            process.terminate()
+        while any(process.poll() is None for process in running) and time.monotonic() < deadline:
+            time.sleep(POLL)
+        for process in running:
+            process.kill()
+        self._open.close()
 
-
-def _argv(command: Command) -> list[str]:
-    if command.ranks == 1:
-        return command.argv
-    python, flag, *rest = command.argv
-    assert flag == "-m", "ranks are started from a module"
-    launcher = ["-m", "torch.distributed.run", "--nnodes=1", f"--nproc-per-node={command.ranks}"]
-    rendezvous = [
-        "--rdzv-backend=c10d",
-        "--rdzv-endpoint=127.0.0.1:0",
-        "--local-addr=127.0.0.1",
-        f"--rdzv-id={os.getpid()}",
-    ]
-    return [python, *launcher, *rendezvous, "-m", *rest]
+    def _failed(self) -> dict[int, Failure]:
+        codes = ((rank, process.poll()) for rank, process in enumerate(self.processes))
+        return {rank: Failure(rank, self.hosts[rank], code) for rank, code in codes if code}
 
 
 class InlineBackend:
     executor = "inline"
 
     def __init__(self) -> None:
-        self.cpus = self.node_cpus = os.cpu_count() or 1
-        self.gpus = _gpus()
+        self.cpus = self.node_cpus = cpus()
+        self.gpus = gpus()
         self.notes: list[str] = []
 
     def submit(self, command: Command) -> InlineJob:
         return InlineJob(command)
 
 
-def _gpus() -> int:
-    """NVIDIA GPUs that this process may use, counted without torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([d for d in visible.split(",") if d.strip() not in ("", "-1")])
+def gpus() -> int:
+    """NVIDIA GPUs that a process started here may use, as their driver counts them, which reads CUDA_VISIBLE_DEVICES.
+
+    In a process of its own: whoever has asked the driver holds the GPUs open until it ends.
+    """
     try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
         return 0
-    return sum(line.startswith("GPU ") for line in listed.splitlines())
+    code = (
+        "import ctypes; cuda, n = ctypes.CDLL('libcuda.so.1'), ctypes.c_int(); "
+        "print(n.value if cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(n)) == 0 else 0)"
+    )
+    try:
+        said = subprocess.run([sys.executable, "-IS", "-c", code], capture_output=True, text=True, timeout=60)
+        return int(said.stdout or 0)
+    except subprocess.SubprocessError:
+        return 0

@@ -17,12 +17,11 @@ from typing import Any
 
 from fmtrain.errors import ConfigError
 from fmtrain.schema.launch import LocalRay, Slurm
-from launch.backends.command import Command, worker_env
+from launch.backends.command import Command, Failure, worker_env
 from launch.backends.reaper import reaper
 
 PLACEMENT_WAIT = 60.0  # seconds for the cluster to find room for every rank
 STRICT_WAIT = 10.0  # seconds for it to find a node for each rank; the last command's resources come back within one
-_LOST = 4  # exit code of a rank whose actor died
 
 
 @contextlib.contextmanager
@@ -179,25 +178,21 @@ class RayJob:
             if k not in os.environ or k in ("OMP_NUM_THREADS", "PATH", *command.env)
         }
         base["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-        log = str(command.log_dir / "launcher.log")
         self.futures = [
-            a.run.remote(command.argv, {**base, **env}, log) for a, env in zip(self.actors, envs, strict=True)
+            a.run.remote(command.argv, {**base, **env}, str(command.log(rank)))
+            for rank, (a, env) in enumerate(zip(self.actors, envs, strict=True))
         ]
 
-    def wait(self, timeout: float) -> int | None:
+    def wait(self, timeout: float) -> list[Failure] | None:
         """One rank that fails ends the command: the others are stopped and killed."""
         done, waiting = self.ray.wait(self.futures, num_returns=len(self.futures), timeout=timeout)
-        codes = [self._code(future) for future in done]
-        bad = next((c for c in codes if c != 0), None)
-        if bad is not None:
-            if waiting:
-                self.stop(5.0)
-            self._kill()
-            return bad
-        if waiting:
+        failures = [failure for future in done if (failure := self._failure(future)) is not None]
+        if not failures and waiting:
             return None
+        if waiting:
+            self.stop(5.0)
         self._kill()
-        return 0
+        return failures
 
     def stop(self, grace: float) -> None:
         for actor in self.actors:
@@ -205,11 +200,13 @@ class RayJob:
         self.ray.wait(self.futures, num_returns=len(self.futures), timeout=grace)
         self._kill()
 
-    def _code(self, future: Any) -> int:
+    def _failure(self, future: Any) -> Failure | None:
+        rank = self.futures.index(future)
         try:
-            return int(self.ray.get(future))
-        except self.ray.exceptions.RayActorError:
-            return _LOST
+            code = int(self.ray.get(future))
+        except self.ray.exceptions.RayActorError as e:
+            return Failure(rank, self.hosts[rank], None, str(e))
+        return Failure(rank, self.hosts[rank], code) if code else None
 
     def _kill(self) -> None:
         for actor in self.actors:
