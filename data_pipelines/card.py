@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from fmtrain import show
 from fmtrain.run.storage import write_text
 
 _TOP = 20  # rows of a table that may be long
@@ -31,10 +32,6 @@ class Bar:
 
 def write(folder: Path, card: dict[str, Any]) -> None:
     """card.md and card.html beside the card.json that `card` is."""
-    environment = Environment(
-        loader=PackageLoader("data_pipelines", "."), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"size": size, "percent": percent}
     facts: dict[str, Any] = {
         "c": card,
         "bars": funnel(card),
@@ -47,9 +44,17 @@ def write(folder: Path, card: dict[str, Any]) -> None:
         "contaminated": _most(_of_kind(card["reports"], "decontaminate: ")),
         "config": json.dumps(_used(card["config"]), indent=1, ensure_ascii=False),
     }
-    write_text(folder / "card.md", environment.get_template("card.md.jinja").render(facts))
-    environment.autoescape = True
-    write_text(folder / "card.html", environment.get_template("card.html.jinja").render(facts))
+    for name, html in (("card.md", False), ("card.html", True)):
+        environment = Environment(
+            loader=PackageLoader("data_pipelines", "."),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            autoescape=html,
+            finalize=show.visible if html else show.inert,  # sources, licences, ids come from whoever wrote the input
+        )
+        environment.filters |= {"size": size, "percent": percent, "number": number, "fenced": show.fenced}
+        write_text(folder / name, environment.get_template(f"{name}.jinja").render(facts))
 
 
 def funnel(card: dict[str, Any]) -> list[Bar]:
@@ -95,14 +100,18 @@ def _of_kind(table: dict[str, int], prefix: str) -> dict[str, int]:
     return {k.removeprefix(prefix): n for k, n in sorted(table.items()) if k.startswith(prefix)}
 
 
-def size(n: float) -> str:
+def size(n: float) -> show.Inert:
     """Bytes in words."""
     for unit in ("B", "kB", "MB", "GB"):
         if n < 1000:
-            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
+            return show.Inert(f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}")
         n /= 1000
-    return f"{n:.2f} TB"
+    return show.Inert(f"{n:.2f} TB")
 
 
-def percent(share: float) -> str:
-    return f"{share:.1%}"
+def percent(share: float) -> show.Inert:
+    return show.Inert(f"{share:.1%}")
+
+
+def number(n: int) -> show.Inert:
+    return show.Inert(f"{n:,}")

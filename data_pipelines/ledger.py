@@ -30,7 +30,8 @@ from data_pipelines import corpus_reader
 from data_pipelines.lines import merge_sorted, order_key
 from data_pipelines.parts import STEP, Parts
 from data_pipelines.write import Survey, is_renamed, new_id, ordered
-from fmtrain.errors import ConfigError, FmtrainError, StoreError
+from fmtrain import show
+from fmtrain.errors import ConfigError, StoreError
 
 FILE = "ledger.parquet"
 SCHEMA = pa.schema(
@@ -179,7 +180,8 @@ def explain(row: dict[str, Any]) -> str:
         said += f": {row['value']:.6g} against {row['threshold']:.6g}" if row["threshold"] is not None else ""
     if row["detail"]:
         said += f": {row['detail']}"
-    return f"{said}  ({row['file']}, position {row['position']}, {row['bytes']:,} bytes, source {row['source']})"
+    place = f"({row['file']}, position {row['position']}, {row['bytes']:,} bytes, source {row['source']})"
+    return show.line(f"{said}  {place}")
 
 
 def _find(corpus: Path, id_: str) -> str | None:
@@ -204,15 +206,17 @@ def _why(corpus: Path, id_: str, as_json: bool) -> int:
                 f"no document has the id {id_!r}: it is neither in the corpus nor in its ledger. Ids are the input's, "
                 f"or FILE:POSITION where it has none; what could not be read is in {corpus / 'quarantine.jsonl.gz'}"
             )
-        print(f"{id_}: kept, in {side}")
+        print(show.line(f"{id_}: kept, in {side}"))
     return 0
 
 
 def _sample(corpus: Path, rule: str | None, number: int, seed: int, as_json: bool) -> int:
     known = rules(corpus)
     if rule is None:
-        width = max(map(len, known), default=0)
-        print("\n".join(f"{name:<{width}}  {n:,}" for name, n in known.items()) or "nothing was dropped")
+        names = [show.line(name) for name in known]
+        width = max(map(len, names), default=0)
+        lines = [f"{name:<{width}}  {n:,}" for name, n in zip(names, known.values(), strict=True)]
+        print("\n".join(lines) or "nothing was dropped")
         return 0
     if not any(name == rule or name.startswith(f"{rule}.") for name in known):
         raise ConfigError(f"--rule {rule}: nothing was dropped by it; there are {', '.join(known) or 'no rules'}")
@@ -223,6 +227,7 @@ def _sample(corpus: Path, rule: str | None, number: int, seed: int, as_json: boo
     return 0
 
 
+@show.command
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m data_pipelines.ledger")
     parser.add_argument("corpus", type=Path, help="the folder of a corpus artifact")
@@ -236,13 +241,9 @@ def main() -> int:
     for verb in (asked, some):
         verb.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    try:
-        if args.verb == "why":
-            return _why(args.corpus, args.id, args.json)
-        return _sample(args.corpus, args.rule, args.n, args.seed, args.json)
-    except FmtrainError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return int(e.exit_code)
+    if args.verb == "why":
+        return _why(args.corpus, args.id, args.json)
+    return _sample(args.corpus, args.rule, args.n, args.seed, args.json)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ sequence at which each document begins i64 (documents,). The .bin holds the ids 
 import argparse
 import shutil
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ import numpy.typing as npt
 
 from data_pipelines.folder import load, marks
 from data_pipelines.token_shards import ShardWriter
-from fmtrain.errors import FmtrainError, InputError
+from fmtrain import show
+from fmtrain.errors import InputError
 from fmtrain.run.storage import sha256_file
 
 _MAGIC = b"MMIDIDX\x00\x00"
@@ -178,19 +180,18 @@ def convert(paths: list[Path], out: Path, tokenizer: Path, shard_tokens: int) ->
     return writer
 
 
-def main() -> None:
+@show.command
+def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m data_pipelines.megatron", description="Megatron .bin/.idx in.")
     parser.add_argument("datasets", nargs="+", type=Path, help="PREFIX or PREFIX.bin, with PREFIX.idx beside it")
     parser.add_argument("out", type=Path, help="folder for the tokens artifact's files")
     parser.add_argument("--tokenizer", type=Path, required=True, help="the folder of the tokenizer they were made with")
     parser.add_argument("--shard-tokens", type=int, default=4_000_000)
     args = parser.parse_args()
-    try:
-        writer = convert(args.datasets, args.out, args.tokenizer, args.shard_tokens)
-    except FmtrainError as e:
-        raise SystemExit(f"error: {e}") from None
+    writer = convert(args.datasets, args.out, args.tokenizer, args.shard_tokens)
     print(f"{writer.documents:,} documents, {writer.tokens:,} tokens in {len(writer.shards)} shards: {args.out}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

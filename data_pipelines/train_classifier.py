@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipelines.filters import classifier, texts
-from fmtrain.errors import ConfigError, FmtrainError, InputError
+from fmtrain import show
+from fmtrain.errors import ConfigError, InputError
 
 FOLDS = 5
 
@@ -131,15 +132,12 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     return args
 
 
+@show.command
 def main(argv: list[str] | None = None) -> int:
-    try:
-        args = arguments(sys.argv[1:] if argv is None else argv)
-        rows = classifier.read(labelled(args), "positive")
-        measured = validate(rows)
-        classifier.save(classifier.fit(rows), args.out, "positive")
-    except FmtrainError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return e.exit_code
+    args = arguments(sys.argv[1:] if argv is None else argv)
+    rows = classifier.read(labelled(args), "positive")
+    measured = validate(rows)
+    classifier.save(classifier.fit(rows), args.out, "positive")
     print(f"{len(rows)} rows, {int(rows.labels.sum())} positive; {FOLDS}-fold cross-validation")
     print(f"{'':14}{'AUC':>7}{'F1':>7}")
     for name, values in measured.items():

@@ -9,9 +9,10 @@ import os
 import sys
 from pathlib import Path
 
-from fmtrain.errors import FmtrainError
+from fmtrain import show
 
 
+@show.command
 def main(argv: list[str] | None = None) -> int:
     """Print the continuation; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m fmtrain.generate", description=__doc__)
@@ -23,11 +24,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--raw", action="store_true", help="continue the text itself, without the chat template")
     args = parser.parse_args(argv)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    try:
-        print(write(args.folder, args.prompt, args.max_new_tokens, args.temperature, args.seed, args.raw))
-    except FmtrainError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return int(e.exit_code)
+    answer = write(args.folder, args.prompt, args.max_new_tokens, args.temperature, args.seed, args.raw)
+    show.exactly(answer + "\n")
     return 0
 
 

@@ -2,19 +2,24 @@
 
 Documents, ids, file names, settings, logs, libraries' messages and what a model writes come from anywhere, and a
 terminal and a renderer obey what stands in them. `terminal()` puts `printable` between this process and its terminal,
-so that no `print` need think of it; a Markdown template renders with `finalize=show.inert`.
+so that no `print` need think of it, and `command` is the frame of a small program that has it; a Markdown template
+renders with `finalize=show.inert`, one of HTML with `finalize=show.visible`.
 """
 
 import contextlib
 import errno
+import functools
 import io
 import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
-from typing import Any, TextIO
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TextIO
 
+from fmtrain.errors import ExitCode, FmtrainError
+
+P = ParamSpec("P")
 # C0 but tab and newline, DEL and C1 (a terminal's commands); marks, overrides and isolates of direction, line and
 # paragraph separators, invisible operators, BOM, annotations and tags (a reader sees another text than there is);
 # surrogates (a file name that is no UTF-8). Joiners stay: scripts and emoji are written with them.
@@ -22,7 +27,7 @@ _ACTIVE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
 )
-_GONE = (errno.EIO, errno.ENXIO)  # of a write to a terminal that was closed
+CLOSED = "the terminal was closed"
 _ERASE_LINE = "\r\x1b[2K"
 
 
@@ -33,6 +38,11 @@ def printable(text: str) -> str:
     nothing.
     """
     return _ACTIVE.sub(_escape, text)
+
+
+def line(text: str) -> str:
+    """`text` as one printable line: a newline in an id or a file's name begins no line that seems to be ours."""
+    return printable(text).replace("\n", "\\n")
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -53,12 +63,12 @@ def markdown(text: str) -> Inert:
 
     A pipe ends a table's cell even there, so it is an escape.
     """
-    line = " ".join(printable(text).replace("|", "\\u007c").split())
-    if not line:
+    said = " ".join(printable(text).replace("|", "\\u007c").split())
+    if not said:
         return Inert("(empty)")
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
-    pad = " " if "`" in (line[0], line[-1]) else ""
-    return Inert(f"{fence}{pad}{line}{pad}{fence}")
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", said)), default=0))
+    pad = " " if "`" in (said[0], said[-1]) else ""
+    return Inert(f"{fence}{pad}{said}{pad}{fence}")
 
 
 def fenced(text: str, language: str = "") -> Inert:
@@ -68,8 +78,8 @@ def fenced(text: str, language: str = "") -> Inert:
 
 
 def inert(value: Any) -> Any:
-    """`finalize` of a Markdown template: every text that is not Inert already becomes a code span; numbers stay."""
-    return markdown(value) if isinstance(value, str) and not isinstance(value, Inert) else value
+    """`finalize` of a Markdown template: all but numbers and what is Inert already becomes a code span."""
+    return value if isinstance(value, (int, float, Inert)) else markdown(str(value))
 
 
 def visible(value: Any) -> Any:
@@ -80,12 +90,13 @@ def visible(value: Any) -> Any:
 class Terminal(io.TextIOBase):
     """A text stream that writes `printable` text to another one, in whatever encoding that has.
 
-    `gone` is why nothing can be written any more, where its terminal was closed: what is printed then is dropped, for
-    the work need not end with who looked at it. A closed pipe is an error as ever.
+    `gone` says why nothing can be written any more (its terminal was closed, its disk is full): what is printed from
+    then on is dropped, for the work need not end with who looked at it. A closed pipe is an error as ever, unless
+    `lossy`, which stderr is: there is no place left to say so.
     """
 
-    def __init__(self, under: TextIO | None) -> None:
-        self.under, self.gone = under, ""
+    def __init__(self, under: TextIO | None, *, lossy: bool = False) -> None:
+        self.under, self.lossy, self.gone = under, lossy, ""
         if isinstance(under, io.TextIOWrapper):
             under.reconfigure(errors="backslashreplace")
 
@@ -129,21 +140,76 @@ class Terminal(io.TextIOBase):
             if flush:
                 self.under.flush()
         except OSError as e:
-            if e.errno not in _GONE or not stat.S_ISCHR(os.fstat(self.under.fileno()).st_mode):
+            if isinstance(e, BrokenPipeError) and not self.lossy:
                 raise
-            self.gone = f"the terminal was closed ({e.strerror})"
-            null = os.open(os.devnull, os.O_WRONLY)  # what is buffered still, and what children print, goes there
-            os.dup2(null, self.under.fileno())
-            os.close(null)
+            closed = stat.S_ISCHR(os.fstat(self.fileno()).st_mode) and e.errno in (errno.EIO, errno.ENXIO)
+            self.lose(CLOSED if closed else f"{self.under.name} cannot be written: {e.strerror}")
+
+    def lose(self, why: str) -> None:
+        """Drop what is printed from now on, what is buffered still, and what children print."""
+        self.gone = why
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self.fileno())
+        os.close(null)
 
 
 @contextlib.contextmanager
 def terminal() -> Iterator[Terminal]:
-    """For the block everything that this process prints, on either stream, passes a Terminal; the one of stdout."""
+    """For the block everything that this process prints, on either stream, passes a Terminal; gives that of stdout."""
     before = sys.stdout, sys.stderr
-    out, err = (stream if isinstance(stream, Terminal) else Terminal(stream) for stream in before)
+    out, err = (
+        stream if isinstance(stream, Terminal) else Terminal(stream, lossy=stream is sys.stderr) for stream in before
+    )
     sys.stdout, sys.stderr = out, err
     try:
         yield out
     finally:
         sys.stdout, sys.stderr = before
+
+
+def command(main: Callable[P, int]) -> Callable[P, int]:
+    """The frame of a program that answers a question: it prints through a Terminal, and its failures are one message.
+
+    A closed pipe or terminal is no failure: whoever asked has seen enough.
+    """
+
+    @functools.wraps(main)
+    def framed(*args: P.args, **kwargs: P.kwargs) -> int:
+        with terminal() as out:
+            try:
+                code = int(main(*args, **kwargs))
+                out.flush()
+            except FmtrainError as e:
+                print(f"error: {e}", file=sys.stderr)
+                return int(e.exit_code)
+            except BrokenPipeError:
+                nobody_listens()
+                return int(ExitCode.DONE)
+            except KeyboardInterrupt:
+                return int(ExitCode.INTERRUPTED)
+            return unheard() or code
+
+    return framed
+
+
+def exactly(text: str) -> None:
+    """Print `text` as it is where stdout is a file or a pipe; on a terminal printable."""
+    if isinstance(sys.stdout, Terminal):
+        sys.stdout.write_exactly(text)
+    else:
+        sys.stdout.write(text)
+
+
+def nobody_listens() -> None:
+    """After a BrokenPipeError of stdout: what is printed from now on is dropped."""
+    if isinstance(sys.stdout, Terminal):
+        sys.stdout.lose(CLOSED)
+
+
+def unheard() -> int:
+    """The exit code of an answer that could not be written, with the message; 0 where it could, or nobody listens."""
+    gone = sys.stdout.gone if isinstance(sys.stdout, Terminal) else ""
+    if gone in ("", CLOSED):
+        return 0
+    print(f"error: {gone}", file=sys.stderr)
+    return int(ExitCode.STORE)

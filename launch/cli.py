@@ -5,10 +5,10 @@ a rejected configuration without importing torch, ray, deepspeed or datatrove.
 """
 
 import argparse
-import os
 import sys
 import traceback
 
+from fmtrain import show
 from fmtrain.errors import ExitCode, FmtrainError
 from launch.verbs import corpus, doctor, generate, models, run, status
 from launch.verbs.parser import Parser
@@ -16,6 +16,7 @@ from launch.verbs.parser import Parser
 _VERBS = (run, status, models, generate, corpus, doctor)  # in the order that --help shows
 
 
+@show.terminal()
 def main(argv: list[str] | None = None) -> int:
     """Parse, dispatch, and turn every failure into one message and its exit code."""
     only_reads = True
@@ -24,12 +25,12 @@ def main(argv: list[str] | None = None) -> int:
         only_reads = bool(args.only_reads)
         code = int(args.function(args))
         sys.stdout.flush()
-        return code
+        return show.unheard() if only_reads and code == ExitCode.DONE else code
     except FmtrainError as e:
         print(f"error: {e}", file=sys.stderr)
         return int(e.exit_code)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        show.nobody_listens()
         if only_reads:
             return int(ExitCode.DONE)
         print("error: the output was closed before the work was done; the same command goes on", file=sys.stderr)

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from fmtrain import show
 from fmtrain.errors import ExitCode, FmtrainError
 from fmtrain.run import lease
 from fmtrain.run.manifest import Artifact, Manifest, verify
@@ -204,8 +205,7 @@ class Driver:
         if any(failure.code in ASKED for failure in failures):
             self.signals.wait(TOLD)
         live.hear()
-        if live.tty:
-            live.out.write("\r\x1b[2K")
+        live.out.erase_line()
         return failures
 
     def _command(self, step: Step, backend: Backend, folder: Path) -> Command:
@@ -286,7 +286,7 @@ def run(root: Root, steps: list[Step], store: Store, run_id: str, overrides: lis
         code, message = int(e.exit_code), str(e)
         state = "requeue" if code == ExitCode.REQUEUE else "failed"
     except BrokenPipeError:  # `fmtrain run | head`: nobody reads what we print, and the run is recorded all the same
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        show.nobody_listens()
         state, code, message = "interrupted", ExitCode.INTERRUPTED, "standard output was closed"
     finally:
         if message:

@@ -34,7 +34,7 @@ class Spec:
 
 _TRAIN = ("fmtrain.train.__main__",)
 SPECS: dict[str, Spec] = {
-    "corpus": Spec("corpus", "data_pipelines", ("data_pipelines.stages.corpus",), 3, pool=True),
+    "corpus": Spec("corpus", "data_pipelines", ("data_pipelines.stages.corpus",), 4, pool=True),
     "tokenizer": Spec("tokenizer", "data_pipelines", ("data_pipelines.stages.tokenizer",), 2),
     "tokens": Spec("tokens", "data_pipelines", ("data_pipelines.stages.tokens",), 3),
     "examples": Spec("examples", "data_pipelines", ("data_pipelines.stages.examples",), 2),
@@ -42,8 +42,8 @@ SPECS: dict[str, Spec] = {
     "sft": Spec("model", "fmtrain.train", _TRAIN, 1, ranks=True),
     "reference": Spec("reference", "fmtrain.evaluate", ("fmtrain.evaluate.reference",), 1),
     "dpo": Spec("model", "fmtrain.train", _TRAIN, 1, ranks=True),
-    "evaluate": Spec("evaluation", "fmtrain.evaluate", ("fmtrain.evaluate.__main__",), 2),
-    "publish": Spec("published", "fmtrain.publish", ("fmtrain.publish.__main__",), 1),
+    "evaluate": Spec("evaluation", "fmtrain.evaluate", ("fmtrain.evaluate.__main__",), 3),
+    "publish": Spec("published", "fmtrain.publish", ("fmtrain.publish.__main__",), 2),
 }
 
 

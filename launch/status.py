@@ -3,10 +3,12 @@
 import json
 import os
 import socket
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
 
+from fmtrain import show
 from fmtrain.errors import ConfigError, StoreError
 from fmtrain.run import lease
 from fmtrain.run.storage import read_json
@@ -92,7 +94,7 @@ def _events(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def show(found: list[dict[str, Any]], store: Store, *, detailed: bool) -> str:
+def overview(found: list[dict[str, Any]], store: Store, *, detailed: bool) -> str:
     if not found:
         return f"no runs in {store.root} yet; start one: fmtrain run recipe=quickstart"
     rows = [("run", "recipe", "launch", "state", "stage", "begun")]
@@ -101,10 +103,11 @@ def show(found: list[dict[str, Any]], store: Store, *, detailed: bool) -> str:
     lines = [table(rows)]
     for run in found[-SHOWN:]:
         if detailed or run["state"] in ("queued", "running", "unreadable"):
-            lines += ["", f"{run['id']}: {' '.join(run['overrides'])}", *(f"  {note}" for note in run["notes"])]
-            lines += [f"  {s['stage']:<10} {_stage(s)}" for s in run["stages"]]
+            words = [f"{run['id']}: {' '.join(run['overrides'])}", *(f"  {note}" for note in run["notes"])]
+            words += [f"  {s['stage']:<10} {_stage(s)}" for s in run["stages"]]
+            lines += ["", *map(show.line, words)]
             if run.get("message"):
-                lines.append(f"  {run['message']}")
+                lines.append(textwrap.indent(run["message"], "  "))
     return "\n".join(lines)
 
 
@@ -144,7 +147,7 @@ def _logged(folder: Path, rank: int) -> list[Path]:
 
 def _print_log(folder: Path, path: Path, rank: int, follow: bool, seen: set[Path] | None) -> Path | None:
     """Print one log to its end; the log of the stage after it, the first that is not in `seen`, where that is given."""
-    print(f"# {path}", flush=True)
+    print(show.line(f"# {path}"), flush=True)
     with open(path, encoding="utf-8", errors="replace") as f:
         while True:
             # asked before reading: what was written until then is all printed below

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from fmtrain import show
 from fmtrain.run.worker import SAID
 
 PLAIN_EVERY = 15.0  # seconds between progress lines where the output is no terminal
@@ -26,6 +27,7 @@ def duration(seconds: float) -> str:
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Columns padded to their widest cell; the first row is the header."""
+    rows = [[show.line(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(lines)
@@ -35,17 +37,18 @@ class Live:
     """The progress of one stage, read from its `progress.json`."""
 
     def __init__(self, stage: str, path: Path, out: TextIO | None = None) -> None:
-        self.stage, self.path, self.out = stage, path, out or sys.stdout
-        self.tty, self.heard = self.out.isatty(), 0
+        self.stage, self.path, self.heard = stage, path, 0
+        out = out or sys.stdout
+        self.out = out if isinstance(out, show.Terminal) else show.Terminal(out)
         self.begun, self.last, self.shown = time.monotonic(), time.monotonic(), ""
 
     def poll(self) -> None:
         """Show how far the stage is, when there is something new to show."""
         self.hear()
         state = read_progress(self.path)
-        if self.tty:
-            line = self._line(state)[: shutil.get_terminal_size().columns - 1]
-            self.out.write(f"\r\x1b[2K{line}")
+        if self.out.isatty():
+            self.out.erase_line()
+            self.out.write(show.line(self._line(state))[: shutil.get_terminal_size().columns - 1])
             self.out.flush()
         elif state and time.monotonic() - self.last >= PLAIN_EVERY:
             self.last = time.monotonic()
@@ -64,12 +67,12 @@ class Live:
         except OSError:
             return
         if text:
-            self.out.write("\r\x1b[2K" if self.tty else "")
+            self.out.erase_line()
             print(textwrap.indent(text.rstrip("\n"), "    "), file=self.out, flush=True)
 
     def close(self, line: str) -> None:
         self.hear()
-        self.out.write("\r\x1b[2K" if self.tty else "")
+        self.out.erase_line()
         print(line, file=self.out, flush=True)
 
     def _line(self, state: dict[str, Any] | None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from fmtrain import show
 from fmtrain.evaluate.preference import GIVEN
 from fmtrain.evaluate.records import Curve, Estimate, Evaluation, PreferenceScore
 
@@ -50,7 +51,11 @@ class Grid:
 def render(evaluation: Evaluation) -> str:
     """The report as HTML."""
     environment = Environment(
-        loader=PackageLoader("fmtrain.evaluate", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("fmtrain.evaluate", "."),
+        autoescape=True,
+        finalize=show.visible,  # what a model wrote, and the prompts it was given
+        undefined=StrictUndefined,
+        trim_blocks=True,
     )
     environment.filters |= {"number": number, "percent": percent, "interval": interval, "share": share}
     return environment.get_template("report.html").render(

@@ -4,6 +4,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from fmtrain import show
 from fmtrain.evaluate.records import Estimate, Evaluation, PreferenceScore
 
 # What is known of a data source's licence; a model card never grants more than the data does.
@@ -23,9 +24,10 @@ def render(name: str, config: dict[str, Any], lineage: dict[str, Any], evaluatio
         lstrip_blocks=True,
         keep_trailing_newline=True,
         autoescape=False,  # Markdown
+        finalize=show.inert,
     )
-    environment.filters |= {"estimate": _estimate, "share": _share}
-    architecture = (config.get("architectures") or ["unknown"])[0]
+    environment.filters |= {"estimate": _estimate, "share": _share, "nats": _nats, "ours": show.Inert}
+    architecture = str((config.get("architectures") or ["unknown"])[0])
     masked = architecture.endswith("ForMaskedLM")
     sources = sorted({a["data"] for a in lineage["ancestors"] if a["data"]})
     return environment.get_template("card.md.jinja").render(
@@ -55,9 +57,13 @@ def _best_rows(evaluation: Evaluation | None) -> list[PreferenceScore]:
     return [p for p in evaluation.preferences if p.kind in kinds]
 
 
-def _estimate(value: Estimate) -> str:
-    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+def _estimate(value: Estimate) -> show.Inert:
+    return show.Inert(f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]")
 
 
-def _share(value: Estimate) -> str:
-    return f"{100 * value.value:.1f}% [{100 * value.low:.1f}, {100 * value.high:.1f}]"
+def _share(value: Estimate) -> show.Inert:
+    return show.Inert(f"{100 * value.value:.1f}% [{100 * value.low:.1f}, {100 * value.high:.1f}]")
+
+
+def _nats(value: float, digits: int) -> show.Inert:
+    return show.Inert(f"{value:.{digits}f}")

@@ -25,7 +25,7 @@ def _status(args: argparse.Namespace) -> int:
 
     store = store_at(args.store)
     found = status.runs(store, args.run)
-    print(json.dumps(found, indent=1) if args.json else status.show(found, store, detailed=args.run is not None))
+    print(json.dumps(found, indent=1) if args.json else status.overview(found, store, detailed=args.run is not None))
     return 0
 
 

@@ -96,7 +96,7 @@ def test_a_damaged_run_hides_no_other(tmp_path: Path) -> None:
     (run_json(tmp_path, "c") / "run.json").write_text("{}")
     found = status.runs(store_at(str(tmp_path)))
     assert [r["state"] for r in found] == ["done", "unreadable", "unreadable"]
-    assert "unreadable" in status.show(found, store_at(str(tmp_path)), detailed=False)
+    assert "unreadable" in status.overview(found, store_at(str(tmp_path)), detailed=False)
 
 
 @pytest.mark.parametrize("prefix", ["/foo", "**", "..", "[", "a/"])

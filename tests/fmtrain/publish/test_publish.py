@@ -2,17 +2,20 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
 from fmtrain.errors import InputError
 from fmtrain.evaluate import records
 from fmtrain.evaluate.records import Estimate, Evaluation, ModelRecord, PreferenceScore, TextScore, Verdict
 from fmtrain.evaluate.scoring import score_text
 from fmtrain.models import load_model, load_tokenizer, save_model
+from fmtrain.publish.card import render
 from fmtrain.publish.publish import run
 from fmtrain.run.manifest import Manifest
 from fmtrain.run.stage import Stage
@@ -84,12 +87,27 @@ def test_the_folder(model: Path, tmp_path: Path) -> None:
     card = (stage.out / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: transformers\n")
     numbers = ["2.125 [2.000, 2.250]", "75.0% [50.0, 100.0]", "never human preferences"]
-    lines = ["PSF licence", "It does not beat every baseline.", "d" * 32, "c" * 32, "AutoModelForCausalLM", "**dpo**"]
+    lines = ["PSF licence", "It does not beat every baseline.", "d" * 32, "c" * 32, "AutoModelForCausalLM", "`dpo`"]
     for wanted in numbers + lines:
         assert wanted in card, wanted
     lineage = json.loads((stage.out / "lineage.json").read_text())
     assert lineage["inputs"]["model"] == {"ref": "dpo@v1", "fingerprint": "d" * 32}
     assert [a["ref"] for a in lineage["ancestors"]] == ["dpo@v1", "corpus@v1"]
+
+
+def test_a_card_obeys_nothing_that_a_foreign_folder_says(tmp_path: Path) -> None:
+    evil = "x`` | <script>alert(1)</script> ![i](http://e.vil) \x1b[31m\u202e\n# heading\n```\n"
+    shapes = []
+    for text in (evil, "x"):
+        config = {"architectures": [text], "num_hidden_layers": [text], "hidden_size": text, "vocab_size": {text: text}}
+        lineage = {"fingerprint": text, "inputs": {"model": {"files": {}}}, "ancestors": [
+            {"ref": text, "kind": text, "fingerprint": text, "data": text}
+        ]}  # fmt: skip
+        card = render("mine", config, lineage, None)
+        assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e]", card)
+        tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(card)
+        shapes.append([(t.type, [c.type for c in t.children or []]) for t in tokens])
+    assert shapes[0] == shapes[1]
 
 
 def test_it_loads_in_a_new_process_and_scores_the_same(model: Path, tmp_path: Path) -> None:
