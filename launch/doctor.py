@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from fmtrain.errors import ExitCode
+from fmtrain.run.machine import cpus
 
 _NEEDED = ("torch", "transformers", "deepspeed", "ray", "datatrove", "hydra-core", "omegaconf", "xxhash")
 _DASHBOARD = ("aiohttp", "aiohttp_cors", "opencensus", "prometheus_client")  # of ray[default]; jobs are sent through it
@@ -78,7 +79,7 @@ def _ninja(store: Path) -> tuple[bool, str]:
 
 def _memory(store: Path) -> tuple[bool, str]:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return total > 7e9, f"{total / 1e9:.0f} GB of memory, {os.cpu_count()} processors (quickstart: 8 GB, 2)"
+    return total > 7e9, f"{total / 1e9:.0f} GB of memory, {cpus()} processors for us (quickstart: 8 GB, 2)"
 
 
 def _disk(store: Path) -> tuple[bool, str]:

@@ -1,7 +1,6 @@
 """What a manifest records about where it was made: git, packages, host."""
 
 import functools
-import os
 import platform
 import socket
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import fmtrain
+from fmtrain.run.machine import cpus
 
 PACKAGES = (
     "fmtrain", "torch", "deepspeed", "transformers", "tokenizers", "safetensors", "numpy", "datatrove", "ray",
@@ -49,7 +49,7 @@ def packages() -> dict[str, str]:
 def host() -> dict[str, Any]:
     return {
         "name": socket.gethostname(),
-        "cpus": os.cpu_count(),
+        "cpus": cpus(),
         "machine": platform.machine(),
         "system": platform.platform(),
     }

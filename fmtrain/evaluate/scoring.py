@@ -4,7 +4,6 @@
 """
 
 import inspect
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from fmtrain.data.chat import Encoded
 from fmtrain.data.padding import IGNORED, MULTIPLE, pad_encoded
 from fmtrain.errors import InputError
 from fmtrain.objectives.logprob import nats, token_logprobs
+from fmtrain.run.machine import cpus
 
 # 1/CONTEXT of a window is context carried over. With a half every token passes the model twice: 13,000 tokens scored a
 # second by 2.1 M parameters on two cores, so 190,000 held-out tokens under three models would take 45 s of the stage's
@@ -40,7 +40,7 @@ class Scored:
 
 def use_all_cpus() -> int:
     """Give this process every CPU it may run on; the number of threads."""
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = cpus()
     torch.set_num_threads(threads)
     return threads
 

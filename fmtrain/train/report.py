@@ -1,12 +1,12 @@
 """What a training stage says of itself: metrics.jsonl and training.json beside the model, counts and numerics."""
 
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
 import torch
 
+from fmtrain.run.machine import cpus
 from fmtrain.run.stage import Stage
 from fmtrain.run.storage import write_json
 from fmtrain.run.worker import Result
@@ -61,7 +61,7 @@ def write_report(stage: Stage, job: TrainJob, metrics: MetricsFile, done: Traine
         "sequence_length": job.stage.sequence_length,
         "settings": asdict(done.settings),
         "numerics": done.numerics,
-        "host_cpus": os.cpu_count(),
+        "host_cpus": cpus(),
     }
     write_json(stage.out / "training.json", training)
     return Result(counts=counts, metrics=values, numerics=dict(done.numerics))

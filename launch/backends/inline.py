@@ -9,6 +9,7 @@ import time
 
 from fmtrain.run.machine import cpus
 from launch.backends.command import Command, Failure, meeting, rank_env, worker_env
+from launch.backends.environment import environment
 from launch.backends.process import Process
 
 POLL = 0.05  # seconds between two looks at the processes
@@ -90,7 +91,8 @@ def gpus() -> int:
         "print(n.value if cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(n)) == 0 else 0)"
     )
     try:
-        said = subprocess.run([sys.executable, "-IS", "-c", code], capture_output=True, text=True, timeout=60)
+        asked = [sys.executable, "-IS", "-c", code]
+        said = subprocess.run(asked, env=environment("compute"), capture_output=True, text=True, timeout=60)
         return int(said.stdout or 0)
     except subprocess.SubprocessError:
         return 0

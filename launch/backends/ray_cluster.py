@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fmtrain.errors import ConfigError
+from fmtrain.run.machine import cpus
 from fmtrain.schema.launch import LocalRay, Slurm
 from launch.backends.command import Command, Failure, worker_env
 from launch.backends.reaper import reaper
@@ -66,7 +67,7 @@ def _start_options(config: LocalRay) -> dict[str, Any]:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_urlsafe(32))
     return {
         "address": "local",
-        "num_cpus": config.num_cpus or max(2, os.cpu_count() or 1),
+        "num_cpus": config.num_cpus or max(2, cpus()),
         "object_store_memory": config.object_store_mb * 1_000_000,
         "include_dashboard": config.dashboard,
         "dashboard_host": "127.0.0.1",

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fmtrain.run.lease import process_start
+from launch.backends.environment import environment, module
 
 EVERY = 1.0  # seconds between two looks
 
@@ -25,7 +26,11 @@ EVERY = 1.0  # seconds between two looks
 def reaper() -> Iterator[None]:
     """What this process starts within the block is dead soon after the block's end, or after this process's."""
     process = subprocess.Popen(
-        [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+        module(__name__),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+        env=environment("compute"),
     )
     try:
         yield

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fmtrain.errors import ConfigError
 from fmtrain.run.store import Store
+from launch.backends.environment import environment, module
 from launch.status import store_at
 from launch.verbs.parser import Verbs, add_json, add_store, add_verb
 
@@ -32,14 +33,16 @@ def add(verbs: Verbs) -> None:
 def _corpus(args: argparse.Namespace) -> int:
     """The corpus wing answers in a process of its own: this one imports none of it."""
     if args.question == "train-classifier":
-        return subprocess.run([sys.executable, "-m", "data_pipelines.train_classifier", *args.rest]).returncode
+        command = module("data_pipelines.train_classifier", *args.rest)
+        return subprocess.run(command, env=environment("compute")).returncode
     folder = _corpus_folder(store_at(args.store), args.corpus)
     words = [args.question, *(["--json"] if args.json else [])]
     if args.question == "why":
         words += ["--", args.id]
     else:
         words += ["-n", str(args.n), "--seed", str(args.seed), *(["--rule", args.rule] if args.rule else [])]
-    return subprocess.run([sys.executable, "-m", "data_pipelines.ledger", str(folder), *words]).returncode
+    command = module("data_pipelines.ledger", str(folder), *words)
+    return subprocess.run(command, env=environment("compute")).returncode
 
 
 def _corpus_folder(store: Store, given: str | None) -> Path:

@@ -4,10 +4,10 @@ import argparse
 import math
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from fmtrain.errors import ConfigError
+from launch.backends.environment import environment, module
 from launch.status import store_at
 from launch.verbs.parser import Verbs, add_store, add_verb
 
@@ -35,5 +35,5 @@ def _generate(args: argparse.Namespace) -> int:
         folder = store_at(args.store).get(args.model, "published", "model").path
     options = [f"--max-new-tokens={args.max_new_tokens}", f"--temperature={args.temperature}", f"--seed={args.seed}"]
     options += ["--raw"] if args.raw else []
-    command = [sys.executable, "-m", "fmtrain.generate", *options, "--", str(folder), args.prompt]
-    return subprocess.run(command).returncode
+    command = module("fmtrain.generate", *options, "--", str(folder), args.prompt)
+    return subprocess.run(command, env=environment("compute")).returncode

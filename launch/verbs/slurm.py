@@ -4,7 +4,6 @@ import argparse
 import datetime
 import shlex
 import shutil
-import sys
 from pathlib import Path
 
 from fmtrain.errors import FmtrainError
@@ -15,12 +14,13 @@ from fmtrain.schema.launch import Slurm
 from fmtrain.schema.root import Root
 from launch import driver
 from launch.backends import slurm
+from launch.backends.environment import module
 
 
 def submit(root: Root, config: Slurm, store: Store, args: argparse.Namespace) -> int:
     run_id = driver.new_run_id()
     folder = store.run_dir(run_id)
-    words = [sys.executable, "-m", "launch.cli", "run", *args.overrides]
+    words = module("launch.cli", "run", *args.overrides)
     if config.dry_run:
         print(slurm.render(config, folder, words), end="")
         return 0
