@@ -5,60 +5,33 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Collection
-from typing import Any
+from operator import attrgetter
 
 from fmtrain.errors import ConfigError
 from fmtrain.schema import evaluation_sets, mixture, rules
-from fmtrain.schema.dedup import STEPS
 from fmtrain.schema.fields import referenced
 from fmtrain.schema.languages import LABELS
 from fmtrain.schema.root import Root
-from fmtrain.schema.training import Bert, Clm, Cosine, Dpo, HuggingFace, Llama, Mlm, Model, Sft, TrainStage
+from fmtrain.schema.together import check_ranks, check_stage
+from fmtrain.schema.training import Bert, Dpo, HuggingFace, Llama, Mlm, Model, Sft, TrainStage
 
 TRAINING = ("pretrain", "sft", "dpo")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-SHARES = (
-    "language.min_score", "classifier.min_score", "toxicity.max_share", "toxicity.max_score", "bad_words.keep_fraction",
-    "gopher_quality.max_bullet_lines_ratio", "gopher_quality.max_ellipsis_lines_ratio",
-    "gopher_quality.max_non_alpha_words_ratio", "gopher_repetition.dup_line_frac", "gopher_repetition.dup_para_frac",
-    "gopher_repetition.dup_line_char_frac", "gopher_repetition.dup_para_char_frac", "fineweb.line_punct_thr",
-    "fineweb.short_line_thr", "fineweb.char_duplicates_ratio",
-)  # fmt: skip
+RANKS = re.compile("auto|[1-9][0-9]{0,5}")
+RANGES = (  # groups with a least and a greatest value of one thing
+    ("stages.examples", "prompt"),
+    ("stages.examples", "response"),
+    ("filter.length", "chars"),
+    ("filter.length", "words"),
+    ("filter.gopher_quality", "doc_words"),
+    ("filter.gopher_quality", "avg_word_length"),
+    ("filter.code", "length"),
+)
 NEEDS = {  # rule -> the settings of which it needs one
     "decontaminate": ("files", "sets"),
     "classifier": ("model",),
     "bad_words": ("lists",),
     "toxicity": ("lists", "model"),
-}
-LEAST: dict[str, float] = {
-    "seed": 0,
-    "data.heldout_modulus": 0,
-    "data.max_bad_fraction": 0,
-    "data.max_bad_rows": 0,
-    "data.max_line_mb": 1,
-    "tokenizer.vocab_size": 300,
-    "checkpoint.every_steps": 1,
-    "checkpoint.keep": 1,
-    "launch.cpus_per_rank": 1,
-    "launch.nodes": 1,
-    "stages.corpus.tasks": 1,
-    "stages.corpus.shard_mb": 1,
-    "stages.corpus.heartbeat_seconds": 1,
-    "dedup.n_grams": 1,
-    **{f"filter.length.{name}": 0 for name in ("min_chars", "max_chars", "min_words", "max_words")},
-    "dedup.bands": 1,
-    "dedup.rows": 1,
-    "dedup.min_paragraph_words": 1,
-    "dedup.max_repeats": 1,
-    "dedup.substring_words": 5,
-    "filter.decontaminate.n_grams": 2,
-    "stages.reference.batch_size": 1,
-    "stages.evaluate.batch_size": 1,
-    "stages.evaluate.sequence_length": 8,
-    "stages.evaluate.bootstrap": 10,
-    **{f"stages.{name}.optim.lr": 0.0 for name in TRAINING},
-    **{f"stages.{name}.optim.weight_decay": 0.0 for name in TRAINING},
-    **{f"stages.{name}.schedule.warmup_steps": 0 for name in TRAINING},
 }
 
 
@@ -69,13 +42,13 @@ def check(root: Root) -> None:
     _names(root)
     _ranges(root)
     _corpus(root)
+    if not RANKS.fullmatch(root.launch.ranks):
+        raise ConfigError(f"launch.ranks={root.launch.ranks}: expected auto or a number of ranks, e.g. launch.ranks=2")
     for name in TRAINING:
         stage = getattr(root.stages, name)
         if stage is not None:
             _training(root, name, stage)
     _reference(root)
-    if root.launch.ranks != "auto" and not (root.launch.ranks.isdigit() and int(root.launch.ranks) > 0):
-        raise ConfigError(f"launch.ranks={root.launch.ranks}: expected auto or a number of ranks, e.g. launch.ranks=2")
 
 
 def _names(root: Root) -> None:
@@ -98,47 +71,27 @@ def _names(root: Root) -> None:
 
 
 def _ranges(root: Root) -> None:
-    """Every number that has a least value."""
-    for path, least in LEAST.items():
-        node: Any = root
-        for part in path.split("."):
-            node = getattr(node, part, None)
-        if node is not None and node < least:
-            raise ConfigError(f"{path}={node}: expected {least} or more")
-    if root.data.max_bad_fraction > 1:
-        raise ConfigError(
-            f"data.max_bad_fraction={root.data.max_bad_fraction}: expected a share of the records, 0 to 1, e.g. 0.001"
-        )
-    if root.data.heldout_modulus == 1:
-        raise ConfigError("data.heldout_modulus=1 sets every document apart; 20 a twentieth, 0 none")
+    """A least value is not above the greatest; 0 as a greatest is none."""
+    for group, what in RANGES:
+        config = attrgetter(group)(root)
+        low, high = getattr(config, f"min_{what}", 0), getattr(config, f"max_{what}", 0)
+        if 0 < high < low:
+            raise ConfigError(f"{group}.min_{what}={low} is above {group}.max_{what}={high}; change one of them")
 
 
 def _corpus(root: Root) -> None:
     """Rules, steps and words that stand in lists are checked as strictly as keys."""
+    if root.data.heldout_modulus == 1:
+        raise ConfigError("data.heldout_modulus=1 sets every document apart; 20 a twentieth, 0 none")
     known = [f.name for f in dataclasses.fields(root.filter) if dataclasses.is_dataclass(f.type)]
     for rule in root.filter.rules:
         if rule not in known:
             raise ConfigError(f"filter.rules: there is no rule {rule!r}; {_among(rule, known)}")
-    for step in root.dedup.steps:
-        if step not in STEPS:
-            raise ConfigError(f"dedup.steps: there is no step {step!r}; {_among(step, STEPS)}")
-    for key, value, choices in (
-        ("dedup.keep", root.dedup.keep, ("longest", "newest", "score")),
-        ("dedup.substring_action", root.dedup.substring_action, ("cut", "drop")),
-        ("filter.html.favour", root.filter.html.favour, rules.FAVOURS),
-        ("filter.unicode.normalization", root.filter.unicode.normalization, rules.NORMALIZATIONS),
-        ("filter.url.unknown", root.filter.url.unknown, rules.KEEP_OR_DROP),
-        ("filter.license.unknown", root.filter.license.unknown, rules.KEEP_OR_DROP),
-    ):
-        if value not in choices:
-            raise ConfigError(f"{key}={value}: expected one of {', '.join(choices)}")
     _rules(root.filter)
     if len(set(root.dedup.steps)) < len(root.dedup.steps):
         raise ConfigError(f"dedup.steps=[{','.join(root.dedup.steps)}]: a step stands twice; name each once")
     if root.stages.tokens is not None:
         mixture.check(root.stages.tokens.mixture)
-    if not 0 < root.dedup.threshold <= 1:
-        raise ConfigError(f"dedup.threshold={root.dedup.threshold}: expected above 0 and at most 1, e.g. 0.5")
     if root.dedup.keep == "score" and "classifier" not in root.filter.rules:
         raise ConfigError("dedup.keep=score needs classifier among filter.rules: it gives the score")
 
@@ -175,15 +128,8 @@ def _rules(config: rules.Filter) -> None:
         )
     if len(set(config.rules)) < len(config.rules):
         raise ConfigError(f"filter.rules=[{','.join(config.rules)}]: a rule stands twice; name each once")
-    if unknown := [kind for kind in config.pii.kinds if kind not in rules.PII_KINDS]:
-        raise ConfigError(f"filter.pii.kinds: there is no kind {unknown[0]!r}; {_among(unknown[0], rules.PII_KINDS)}")
     if config.words != "fast" and not config.words.startswith("spacy-"):
         raise ConfigError(f"filter.words={config.words}: expected fast, or spacy-LANGUAGE, e.g. spacy-zh")
-    for key in SHARES:
-        rule, _, field = key.partition(".")
-        value = getattr(getattr(config, rule), field)
-        if not 0 <= value <= 1:
-            raise ConfigError(f"filter.{key}={value}: expected a share from 0 to 1")
 
 
 def _languages(config: rules.Filter) -> None:
@@ -224,59 +170,10 @@ def _reference(root: Root) -> None:
         )
 
 
-def check_ranks(name: str, stage: TrainStage, ranks: int) -> None:
-    """The global batch divides into whole micro-batches over the ranks."""
-    if stage.global_batch_size % (stage.micro_batch_size * ranks) == 0:
-        return
-    at = f"stages.{name}"
-    each = stage.global_batch_size // ranks
-    if stage.global_batch_size % ranks:
-        mend = f"{at}.global_batch_size={(each + 1) * ranks}"
-    else:
-        mend = (
-            f"{at}.micro_batch_size={max(n for n in range(1, min(each, stage.micro_batch_size) + 1) if each % n == 0)}"
-        )
-    raise ConfigError(
-        f"{at}.global_batch_size={stage.global_batch_size} is not a multiple of "
-        f"{at}.micro_batch_size={stage.micro_batch_size} times {ranks} ranks (launch.ranks); e.g. {mend}"
-    )
-
-
 def _training(root: Root, name: str, stage: TrainStage) -> None:
-    at = f"stages.{name}"
-    if (stage.steps is None) == (stage.epochs is None):
-        raise ConfigError(f"{at}.steps={stage.steps} and {at}.epochs={stage.epochs}: set exactly one, the other null")
-    for field in ("steps", "epochs", "sequence_length", "global_batch_size", "micro_batch_size", "max_rows"):
-        value = getattr(stage, field)
-        if value is not None and value <= 0:
-            raise ConfigError(f"{at}.{field}={value}: expected a number above 0")
-    if root.launch.ranks.isdigit() and int(root.launch.ranks) > 0:
-        check_ranks(name, stage, int(root.launch.ranks))
-    if stage.global_batch_size % stage.micro_batch_size:
-        raise ConfigError(
-            f"{at}.global_batch_size={stage.global_batch_size} is not a multiple of "
-            f"{at}.micro_batch_size={stage.micro_batch_size}; change one of them (the batch that a step sees is "
-            "global_batch_size; micro_batch_size is what one rank holds at a time)"
-        )
-    if stage.precision not in ("fp32", "bf16"):
-        raise ConfigError(f"{at}.precision={stage.precision}: expected fp32 or bf16")
-    if stage.zero.stage not in (0, 1, 2, 3):
-        raise ConfigError(f"{at}.zero.stage={stage.zero.stage}: expected 0, 1, 2 or 3")
-    if stage.precision == "bf16" and stage.zero.stage == 0:
-        raise ConfigError(f"{at}.precision=bf16 needs {at}.zero.stage of 1 or more; set {at}.zero.stage=1")
-    if stage.packing not in ("none", "concat"):
-        raise ConfigError(f"{at}.packing={stage.packing}: expected none or concat")
-    pretraining = isinstance(stage.objective, (Clm, Mlm))
-    if pretraining != (stage.packing == "concat"):
-        want = "concat" if pretraining else "none"
-        raise ConfigError(f"{at}.objective={stage.objective.name} needs {at}.packing={want}, not {stage.packing}")
-    if stage.steps is not None and isinstance(stage.schedule, Cosine) and stage.schedule.warmup_steps >= stage.steps:
-        raise ConfigError(
-            f"{at}.schedule.warmup_steps={stage.schedule.warmup_steps} is not below {at}.steps={stage.steps}; "
-            f"e.g. {at}.schedule.warmup_steps={max(0, stage.steps // 10)}"
-        )
-    if isinstance(stage.objective, Dpo) and stage.objective.beta <= 0:
-        raise ConfigError(f"{at}.objective.beta={stage.objective.beta}: expected above 0, e.g. 0.1")
+    check_stage(stage, f"stages.{name}")
+    if root.launch.ranks != "auto":
+        check_ranks(stage, f"stages.{name}", int(root.launch.ranks))
     _model(root, name, stage)
 
 

@@ -60,6 +60,7 @@ def compose(overrides: list[str]) -> Root:
     for override in values:
         check_key(override, base)
         _check_value(override, base)
+    _check_left_out(values)
     data = _compose([*choices, *(_as_list(o, base) for o in values)])
     root = load(Root, data)
     check(root)
@@ -155,6 +156,18 @@ def _check_value(override: Override, base: dict[str, Any]) -> None:
             raise ConfigError(f"{line}: {_choose(key, value, base)}")
         if dataclasses.is_dataclass(cls):
             raise ConfigError(f"{line}: {key} has settings of its own, e.g. {key}.{_first_key(cls)}=VALUE")
+
+
+def _check_left_out(values: list[Override]) -> None:
+    """Refuse a value under a key that the same command sets to null: `stages.sft=null stages.sft.steps=3`."""
+    gone = {o.key_or_group: o.input_line for o in values if not o.is_delete() and o.value() is None}
+    for override in values:
+        parts = override.key_or_group.split(".")
+        for parent in (".".join(parts[:n]) for n in range(1, len(parts))):
+            if parent in gone:
+                raise ConfigError(
+                    f"{override.input_line}: {gone[parent]} in the same command leaves it out; take one of the two away"
+                )
 
 
 def _choose(slot: str, option: str, base: dict[str, Any]) -> str:

@@ -28,13 +28,13 @@ from fmtrain.run.storage import disk_errors, read_json, write_json
 from fmtrain.run.store import Store
 from fmtrain.schema.load import dump
 from fmtrain.schema.root import Root
+from fmtrain.schema.together import check_ranks
 from fmtrain.schema.training import TrainJob
 from launch import provenance
 from launch.backends.choose import open_backend
 from launch.backends.command import Backend, Command, Failure, Job
 from launch.backends.environment import module
 from launch.cause import ASKED, cause
-from launch.checks import check_ranks
 from launch.graph import Folder, Node
 from launch.plan import Step
 from launch.terminal import Live, duration
@@ -217,7 +217,7 @@ class Driver:
             ranks = int(launch.ranks)
         ranks = max(1, ranks)
         if isinstance(node.job, TrainJob):
-            check_ranks(node.stage, node.job.stage, ranks)
+            check_ranks(node.job.stage, f"stages.{node.stage}", ranks)
         one_gpu = 1 if backend.gpus and node.spec.worker == "fmtrain.evaluate" else 0
         return Command(
             name=node.stage,

@@ -38,10 +38,10 @@ SPECS: dict[str, Spec] = {
     "tokenizer": Spec("tokenizer", "data_pipelines", ("data_pipelines.stages.tokenizer",), 2),
     "tokens": Spec("tokens", "data_pipelines", ("data_pipelines.stages.tokens",), 3),
     "examples": Spec("examples", "data_pipelines", ("data_pipelines.stages.examples",), 2),
-    "pretrain": Spec("model", "fmtrain.train", _TRAIN, 1, ranks=True),
-    "sft": Spec("model", "fmtrain.train", _TRAIN, 1, ranks=True),
+    "pretrain": Spec("model", "fmtrain.train", _TRAIN, 2, ranks=True),
+    "sft": Spec("model", "fmtrain.train", _TRAIN, 2, ranks=True),
     "reference": Spec("reference", "fmtrain.evaluate", ("fmtrain.evaluate.reference",), 1),
-    "dpo": Spec("model", "fmtrain.train", _TRAIN, 1, ranks=True),
+    "dpo": Spec("model", "fmtrain.train", _TRAIN, 2, ranks=True),
     "evaluate": Spec("evaluation", "fmtrain.evaluate", ("fmtrain.evaluate.__main__",), 3),
     "publish": Spec("published", "fmtrain.publish", ("fmtrain.publish.__main__",), 2),
 }

@@ -1,9 +1,11 @@
 """Config of the corpus wing: where text comes from, what is kept of it, how it becomes tokens and examples."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from fmtrain.schema.dedup import Dedup
 from fmtrain.schema.fields import MISSING, file, files, items, outside
+from fmtrain.schema.limits import AboveZero, Count, Limits, Positive
 from fmtrain.schema.rules import Filter
 from fmtrain.schema.sources import Data
 
@@ -42,8 +44,8 @@ class Bpe(Tokenizer):
     """Byte-level BPE (Sennrich et al. 2016; GPT-2's split): any text comes back as it was."""
 
     name: str = "bpe"
-    vocab_size: int = 4096
-    spare_tokens: int = 16
+    vocab_size: Annotated[int, Limits(least=300, greatest=10_000_000)] = 4096
+    spare_tokens: Annotated[int, Limits(least=0, greatest=100_000)] = 16
 
 
 @dataclass
@@ -51,8 +53,8 @@ class Unigram(Tokenizer):
     """Byte-level Unigram (Kudo 2018), split as GPT-2 splits: any text comes back as it was."""
 
     name: str = "unigram"
-    vocab_size: int = 4096
-    spare_tokens: int = 16
+    vocab_size: Annotated[int, Limits(least=300, greatest=10_000_000)] = 4096
+    spare_tokens: Annotated[int, Limits(least=0, greatest=100_000)] = 16
 
 
 @dataclass
@@ -60,10 +62,10 @@ class WordPiece(Tokenizer):
     """BERT's WordPiece (Devlin et al. 2019): white space is not kept, a word with an unknown character is <unk>."""
 
     name: str = "wordpiece"
-    vocab_size: int = 4096
-    spare_tokens: int = 16
+    vocab_size: Annotated[int, Limits(least=300, greatest=10_000_000)] = 4096
+    spare_tokens: Annotated[int, Limits(least=0, greatest=100_000)] = 16
     lowercase: bool = False  # also strips accents, as BERT's uncased models do
-    alphabet: int = 1000  # of characters; rarer ones are unknown
+    alphabet: Positive = 1000  # of characters; rarer ones are unknown
 
 
 @dataclass
@@ -79,10 +81,11 @@ class CorpusStage:
     """Read, filter, drop duplicates, set the held-out documents apart."""
 
     artifact: str = "corpus"
-    shard_mb: int = 128  # of text, a file of the artifact
+    shard_mb: Annotated[int, Limits(least=1, greatest=100_000)] = 128  # of text, a file of the artifact
     keep_dropped: bool = False  # the ledger also holds the text of what was dropped
-    tasks: int | None = outside(None)  # None: one a processor, at least four; inline one to four, by size
-    heartbeat_seconds: int = outside(600)  # a task silent for so long is ended and tried again
+    # None: one a processor, at least four; inline one to four, by size
+    tasks: Annotated[int, Limits(least=1, greatest=1_000_000)] | None = outside(None)
+    heartbeat_seconds: Positive = outside(600)  # a task silent for so long is ended and tried again
     inputs: Inputs = outside(Inputs)
 
 
@@ -101,10 +104,10 @@ class Mixture:
     """
 
     weights: list[str] = items()  # SOURCE:WEIGHT, e.g. [web:0.7,code:0.3]; other sources are left out
-    tokens: int | None = None
-    max_epochs: float = 4.0  # Muennighoff et al. 2023: up to four epochs are nearly as good as new text
+    tokens: Positive | None = None
+    max_epochs: AboveZero = 4.0  # Muennighoff et al. 2023: up to four epochs are nearly as good as new text
     epochs: list[str] = items()  # SOURCE:MAXIMUM where it is another for a source
-    seed: int = 1  # which documents make a part of an epoch
+    seed: Count = 1  # which documents make a part of an epoch
 
 
 @dataclass
@@ -112,7 +115,7 @@ class TokensStage:
     """Flat token shards of the training documents."""
 
     artifact: str = "tokens"
-    shard_tokens: int = 4_000_000
+    shard_tokens: Positive = 4_000_000
     megatron: bool = False  # the same documents also as megatron/text_document.bin and .idx
     from_megatron: list[str] = files()  # PREFIX.bin and PREFIX.idx of datasets, instead of a corpus
     mixture: Mixture = field(default_factory=Mixture)
@@ -124,13 +127,13 @@ class ExamplesStage:
     """SFT rows and preference rows; lengths in characters."""
 
     artifact: str = "examples"
-    min_prompt: int = 40
-    max_prompt: int = 1500
-    min_response: int = 60
-    max_response: int = 2500
-    max_sft_rows: int | None = None
-    max_preference_rows: int | None = None
-    max_heldout_rows: int | None = None
+    min_prompt: Count = 40
+    max_prompt: Positive = 1500
+    min_response: Count = 60
+    max_response: Positive = 2500
+    max_sft_rows: Positive | None = None
+    max_preference_rows: Positive | None = None
+    max_heldout_rows: Positive | None = None
     inputs: Inputs = outside(Inputs)
 
 
@@ -138,7 +141,7 @@ class ExamplesStage:
 class CorpusJob:
     """The frozen slice of a corpus stage."""
 
-    seed: int
+    seed: Count
     data: Data
     filter: Filter
     dedup: Dedup
@@ -159,6 +162,6 @@ class TokensJob:
 
 @dataclass
 class ExamplesJob:
-    seed: int
+    seed: Count
     data: Data
     stage: ExamplesStage = field(default_factory=ExamplesStage)

@@ -1,8 +1,10 @@
 """Config of deduplication: which documents, and which parts of them, count as copies of another."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from fmtrain.schema.fields import MISSING, items
+from fmtrain.schema.limits import Limits, Positive, Share
 
 STEPS = ("exact", "normalised", "url", "minhash", "paragraphs", "lines", "substring")
 
@@ -15,16 +17,21 @@ class Dedup:
     """
 
     name: str = MISSING
-    steps: list[str] = items()  # of exact, normalised, url, minhash, paragraphs, lines, substring
-    keep: str = "longest"  # longest, newest (data.date_key) or score (filter.classifier)
-    n_grams: int = 5  # words a shingle
-    bands: int = 25
-    rows: int = 5  # hashes a band; 25 x 5 compares pairs of Jaccard .5, .63, .75 with probability .55, .93, .999
-    threshold: float = 0.5  # exact Jaccard of word n-grams; 5% of the words edited is about .63
+    steps: list[Annotated[str, Limits(choices=STEPS)]] = items()
+    # newest: by data.date_key; score: of filter.classifier
+    keep: Annotated[str, Limits(choices=("longest", "newest", "score"))] = "longest"
+    n_grams: Annotated[int, Limits(least=1, greatest=1000)] = 5  # words a shingle
+    bands: Annotated[int, Limits(least=1, greatest=1000)] = 25
+    # hashes a band; 25 x 5 compares pairs of Jaccard .5, .63, .75 with probability .55, .93, .999
+    rows: Annotated[int, Limits(least=1, greatest=1000)] = 5
+    # exact Jaccard of word n-grams; 5% of the words edited is about .63
+    threshold: Annotated[float, Limits(above=0, greatest=1)] = 0.5
     against: str | None = None  # an earlier corpus, NAME@vN: what copies a document of it goes
-    min_paragraph_words: int = 5  # shorter paragraphs and lines are never counted as copies
-    max_repeats: int = 1  # how often a paragraph or line may stand in the corpus
-    substring_words: int = 50  # a span of so many words that stands elsewhere too is a copy (Lee et al. 2022)
-    substring_action: str = "cut"  # cut the repeated span, or drop the document
-    alarm_cluster: int = 1000  # copies of one document from which we say so
-    alarm_source_share: float = 0.5  # share of a source removed as copies from which we say so
+    min_paragraph_words: Positive = 5  # shorter paragraphs and lines are never counted as copies
+    max_repeats: Positive = 1  # how often a paragraph or line may stand in the corpus
+    # a span of so many words that stands elsewhere too is a copy (Lee et al. 2022)
+    substring_words: Annotated[int, Limits(least=5, greatest=1_000_000)] = 50
+    # cut the repeated span, or drop the document
+    substring_action: Annotated[str, Limits(choices=("cut", "drop"))] = "cut"
+    alarm_cluster: Positive = 1000  # copies of one document from which we say so
+    alarm_source_share: Share = 0.5  # share of a source removed as copies from which we say so

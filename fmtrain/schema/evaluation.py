@@ -1,9 +1,11 @@
 """Config of what follows training: reference log-probabilities, evaluation, publication."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from fmtrain.schema.corpus import Inputs
 from fmtrain.schema.fields import outside
+from fmtrain.schema.limits import AboveZero, Count, Limits, Positive, RowLength, Size
 
 
 @dataclass
@@ -11,23 +13,24 @@ class ReferenceStage:
     """Log-probabilities of the preference rows under the model that DPO starts from."""
 
     artifact: str = "reference"
-    sequence_length: int = 384
-    max_rows: int | None = None
-    batch_size: int = outside(8)
+    sequence_length: RowLength = 384
+    max_rows: Positive | None = None
+    batch_size: Size = outside(8)
     inputs: Inputs = outside(Inputs)
 
 
 @dataclass
 class EvaluateStage:
     artifact: str = "evaluation"
-    sequence_length: int = 256  # tokens a scoring window; a quarter of it is context carried over
-    example_length: int = 384  # tokens; longer SFT and preference rows are counted and left out
-    max_bytes: int | None = None  # of held-out text; None: every byte
-    max_rows: int | None = None  # SFT and preference rows each, a kind
-    bootstrap: int = 1000  # resamples for the 95% intervals
-    samples: int = 4
-    sample_tokens: int = 96
-    batch_size: int = outside(16)
+    # tokens a scoring window; a quarter of it is context carried over
+    sequence_length: Annotated[int, Limits(least=8, greatest=2**24)] = 256
+    example_length: RowLength = 384  # tokens; longer SFT and preference rows are counted and left out
+    max_bytes: Positive | None = None  # of held-out text; None: every byte
+    max_rows: Positive | None = None  # SFT and preference rows each, a kind
+    bootstrap: Annotated[int, Limits(least=10, greatest=1_000_000)] = 1000  # resamples for the 95% intervals
+    samples: Count = 4
+    sample_tokens: Count = 96
+    batch_size: Size = outside(16)
     inputs: Inputs = outside(Inputs)
 
 
@@ -46,9 +49,9 @@ class ReferenceJob:
 
 @dataclass
 class EvaluateJob:
-    seed: int
+    seed: Count
     stage: EvaluateStage = field(default_factory=EvaluateStage)
-    beta: float | None = None  # of the DPO stage, for implicit rewards
+    beta: AboveZero | None = None  # of the DPO stage, for implicit rewards
 
 
 @dataclass

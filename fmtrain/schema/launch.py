@@ -1,8 +1,10 @@
 """Config of where a run takes place; never part of an artifact's identity."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from fmtrain.schema.fields import MISSING, items
+from fmtrain.schema.limits import Count, Limits, Positive
 
 
 @dataclass
@@ -15,7 +17,7 @@ class Launch:
 
     name: str = MISSING
     ranks: str = "auto"
-    cpus_per_rank: int = 1
+    cpus_per_rank: Positive = 1
     interface: str | None = None
     env: list[str] = items()
 
@@ -35,8 +37,8 @@ class LocalRay(Launch):
     address: str | None = None
     auth: str = "disabled"
     dashboard: bool = True
-    num_cpus: int | None = None
-    object_store_mb: int = 200
+    num_cpus: Positive | None = None
+    object_store_mb: Annotated[int, Limits(least=80)] = 200
 
 
 @dataclass
@@ -44,9 +46,9 @@ class Slurm(Launch):
     """A Slurm job that brings up Ray over its nodes and runs the same command in it."""
 
     name: str = "slurm"
-    nodes: int = 1
-    gpus_per_node: int = 0
-    cpus_per_task: int = 4
+    nodes: Positive = 1
+    gpus_per_node: Count = 0
+    cpus_per_task: Positive = 4
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
@@ -55,4 +57,4 @@ class Slurm(Launch):
     setup: str = ""  # shell lines run first in the job, e.g. 'module load cuda'
     sbatch_extra: list[str] = items()  # further #SBATCH options, e.g. '--exclusive'
     dry_run: bool = False
-    max_restarts: int = 3
+    max_restarts: Count = 3

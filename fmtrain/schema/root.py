@@ -8,6 +8,7 @@ from fmtrain.schema import launch as l
 from fmtrain.schema import training as t
 from fmtrain.schema.dedup import Dedup
 from fmtrain.schema.fields import MISSING, outside
+from fmtrain.schema.limits import Count
 from fmtrain.schema.rules import Filter
 from fmtrain.schema.sources import Data, Hub, Local, Rows, Stdlib
 
@@ -32,7 +33,7 @@ class Stages:
 class Root:
     recipe: str = MISSING
     store: str = "./store"
-    seed: int = 1
+    seed: Count = 1
     plugins: list[str] = outside([])  # modules that register rules and readers; what they are is in CorpusJob.plugins
     data: Data = field(default_factory=Data)
     filter: Filter = field(default_factory=Filter)

@@ -6,10 +6,11 @@ or changes its text (html, unicode, c4's lines, pii). Lengths are in characters,
 """
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from fmtrain.schema.fields import MISSING, data_sets, file, files, items
+from fmtrain.schema.limits import AboveZero, Count, Limits, NotNegative, Positive, Share
 
-# The values that a text setting may have; checked when a run is composed, and by the rule again.
 FAVOURS = ("precision", "recall", "balanced")
 NORMALIZATIONS = ("NFC", "NFKC", "NFD", "NFKD", "none")
 KEEP_OR_DROP = ("keep", "drop")
@@ -20,19 +21,19 @@ PII_KINDS = ("email", "ip", "phone", "card", "iban", "api_key", "private_key")
 class Html:
     """Main text of an HTML page by trafilatura (Barbaresi 2021), as FineWeb does."""
 
-    favour: str = "precision"  # of FAVOURS
-    min_length: int = 1  # of what was extracted
+    favour: Annotated[str, Limits(choices=FAVOURS)] = "precision"  # of FAVOURS
+    min_length: Count = 1  # of what was extracted
     deduplicate: bool = True  # repeated blocks inside one page
     comments: bool = False
     tables: bool = True
-    max_seconds: int = 10  # of CPU, a page
+    max_seconds: Positive = 10  # of CPU, a page
 
 
 @dataclass
 class Unicode:
     """Mojibake and odd characters mended by ftfy (Speer 2019)."""
 
-    normalization: str = "NFC"  # of NORMALIZATIONS
+    normalization: Annotated[str, Limits(choices=NORMALIZATIONS)] = "NFC"  # of NORMALIZATIONS
     uncurl_quotes: bool = False
     fix_entities: bool = True
 
@@ -45,17 +46,17 @@ class Url:
     domains: list[str] = files()  # files of domains, one a line; subdomains count
     urls: list[str] = files()
     words: list[str] = files()  # files of words; one of them anywhere between separators
-    unknown: str = "keep"  # a document without an address: keep or drop
+    unknown: Annotated[str, Limits(choices=KEEP_OR_DROP)] = "keep"  # a document without an address: keep or drop
 
 
 @dataclass
 class Length:
     """Characters and words of the whole document; 0 as a maximum is none."""
 
-    min_chars: int = 0
-    max_chars: int = 0
-    min_words: int = 0
-    max_words: int = 0
+    min_chars: Count = 0
+    max_chars: Count = 0
+    min_words: Count = 0
+    max_words: Count = 0
 
 
 @dataclass
@@ -63,7 +64,7 @@ class Language:
     """Documents in one of `languages` (ISO 639-1) with at least `min_score`; FineWeb keeps English from 0.65."""
 
     languages: list[str] = items("en")
-    min_score: float = 0.65
+    min_score: Share = 0.65
     model: str | None = file()  # a fastText-style model; None: the detector that is built in
 
 
@@ -71,15 +72,15 @@ class Language:
 class GopherQuality:
     """Gopher's quality rules (Rae et al. 2021, appendix A1.1)."""
 
-    min_doc_words: int = 50
-    max_doc_words: int = 100_000
-    min_avg_word_length: float = 3.0
-    max_avg_word_length: float = 10.0
-    max_symbol_word_ratio: float = 0.1
-    max_bullet_lines_ratio: float = 0.9
-    max_ellipsis_lines_ratio: float = 0.3
-    max_non_alpha_words_ratio: float = 0.8  # at least this share of the words has a letter (datatrove's name)
-    min_stop_words: int = 2
+    min_doc_words: Count = 50
+    max_doc_words: Positive = 100_000
+    min_avg_word_length: NotNegative = 3.0
+    max_avg_word_length: NotNegative = 10.0
+    max_symbol_word_ratio: NotNegative = 0.1
+    max_bullet_lines_ratio: Share = 0.9
+    max_ellipsis_lines_ratio: Share = 0.3
+    max_non_alpha_words_ratio: Share = 0.8  # at least this share of the words has a letter (datatrove's name)
+    min_stop_words: Count = 2
     stop_words: list[str] = items("the", "be", "to", "of", "and", "that", "have", "with")
 
 
@@ -87,12 +88,12 @@ class GopherQuality:
 class GopherRepetition:
     """Gopher's repetition rules (Rae et al. 2021, table A1)."""
 
-    dup_line_frac: float = 0.3
-    dup_para_frac: float = 0.3
-    dup_line_char_frac: float = 0.2
-    dup_para_char_frac: float = 0.2
-    top_n_grams: list[float] = items(0.2, 0.18, 0.16)  # n = 2, 3, 4: characters in the commonest; 1 is no limit
-    dup_n_grams: list[float] = items(0.15, 0.14, 0.13, 0.12, 0.11, 0.10)  # n = 5 .. 10; 1 is no limit
+    dup_line_frac: Share = 0.3
+    dup_para_frac: Share = 0.3
+    dup_line_char_frac: Share = 0.2
+    dup_para_char_frac: Share = 0.2
+    top_n_grams: list[Share] = items(0.2, 0.18, 0.16)  # n = 2, 3, 4: characters in the commonest; 1 is no limit
+    dup_n_grams: list[Share] = items(0.15, 0.14, 0.13, 0.12, 0.11, 0.10)  # n = 5 .. 10; 1 is no limit
 
 
 @dataclass
@@ -100,9 +101,9 @@ class C4:
     """C4's rules (Raffel et al. 2020, section 2.2): bad lines are taken out, what is left must be text."""
 
     filter_no_terminal_punct: bool = True
-    min_num_sentences: int = 5  # 0: any
-    min_words_per_line: int = 3
-    max_word_length: int = 1000
+    min_num_sentences: Count = 5  # 0: any
+    min_words_per_line: Count = 3
+    max_word_length: Positive = 1000
     remove_citations: bool = True
     filter_lorem_ipsum: bool = True
     filter_javascript: bool = True
@@ -114,12 +115,12 @@ class C4:
 class FineWeb:
     """FineWeb's own rules (Penedo et al. 2024, section 3.6)."""
 
-    line_punct_thr: float = 0.12
+    line_punct_thr: Share = 0.12
     line_punct_exclude_zero: bool = False
-    short_line_thr: float = 0.67
-    short_line_length: int = 30
-    char_duplicates_ratio: float = 0.01
-    new_line_ratio: float = 0.3
+    short_line_thr: Share = 0.67
+    short_line_length: Count = 30
+    char_duplicates_ratio: Share = 0.01
+    new_line_ratio: NotNegative = 0.3
 
 
 @dataclass
@@ -127,8 +128,8 @@ class BadWords:
     """Documents with a word of the lists (C4's rule, Raffel et al. 2020); one list a line, by path."""
 
     lists: list[str] = files()
-    max_hits: int = 0
-    keep_fraction: float = 0.0  # of the documents that would go, kept by a hash of their id
+    max_hits: Count = 0
+    keep_fraction: Share = 0.0  # of the documents that would go, kept by a hash of their id
 
 
 @dataclass
@@ -136,10 +137,10 @@ class Toxicity:
     """Share of words that stand on a list, or the score of a local fastText-style model for `label`."""
 
     lists: list[str] = files()
-    max_share: float = 0.01
+    max_share: Share = 0.01
     model: str | None = file()
     label: str = "toxic"
-    max_score: float = 0.5
+    max_score: Share = 0.5
 
 
 @dataclass
@@ -147,7 +148,7 @@ class Classifier:
     """Score of a classifier made by `fmtrain corpus train-classifier`; it also ranks copies (dedup.keep=score)."""
 
     model: str | None = file()
-    min_score: float = 0.5
+    min_score: Share = 0.5
 
 
 @dataclass
@@ -155,11 +156,11 @@ class Code:
     """Rules for source code, after The Stack's (Kocetkov et al. 2022, section 3)."""
 
     must_parse: bool = True
-    min_length: int = 100
-    max_length: int = 1_000_000
-    max_mean_line: float = 100.0
-    max_longest_line: int = 1000
-    max_literal_share: float = 0.75  # share of the file's characters inside data literals
+    min_length: Count = 100
+    max_length: Positive = 1_000_000
+    max_mean_line: AboveZero = 100.0
+    max_longest_line: Positive = 1000
+    max_literal_share: Share = 0.75  # share of the file's characters inside data literals
     generated_markers: list[str] = items("auto-generated", "autogenerated", "automatically generated", "do not edit")
 
 
@@ -179,7 +180,7 @@ class License:
         "psf-2.0",
         "python-2.0",
     )
-    unknown: str = "drop"  # a document without a licence: drop or keep
+    unknown: Annotated[str, Limits(choices=KEEP_OR_DROP)] = "drop"  # a document without a licence: drop or keep
 
 
 @dataclass
@@ -193,16 +194,16 @@ class Decontaminate:
 
     files: list[str] = files()
     sets: list[str] = data_sets()
-    n_grams: int = 13
-    min_hits: int = 1  # distinct n-grams of evaluation rows
-    min_words: int = 5  # an evaluation text shorter than this proves nothing
+    n_grams: Annotated[int, Limits(least=2, greatest=1000)] = 13
+    min_hits: Positive = 1  # distinct n-grams of evaluation rows
+    min_words: Positive = 5  # an evaluation text shorter than this proves nothing
 
 
 @dataclass
 class Pii:
     """Personal data and secrets replaced by a placeholder each; the document stays."""
 
-    kinds: list[str] = items(*PII_KINDS)
+    kinds: list[Annotated[str, Limits(choices=PII_KINDS)]] = items(*PII_KINDS)
     private_ips: bool = False  # also addresses that no one outside can reach
 
 

@@ -1,8 +1,10 @@
 """Config of where documents and rows come from."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from fmtrain.schema.fields import MISSING, items, outside
+from fmtrain.schema.limits import Count, Limits, Share
 
 
 @dataclass
@@ -10,8 +12,8 @@ class Data:
     """A source of documents or rows. A document is held out when sha256(its group) mod heldout_modulus == 0."""
 
     name: str = MISSING
-    heldout_modulus: int = 20  # 0: nothing is held out
-    max_bad_fraction: float = 0.001  # of the records; more that cannot be read stops the stage
+    heldout_modulus: Count = 20  # 0: nothing is held out
+    max_bad_fraction: Share = 0.001  # of the records; more that cannot be read stops the stage
 
 
 @dataclass
@@ -21,7 +23,7 @@ class Stdlib(Data):
     name: str = "stdlib"
     modules: list[str] = items()  # only these top-level modules; empty: all
     exclude: list[str] = items("test", "tests", "idle_test", "site-packages", "__pycache__")
-    max_bad_fraction: float = 0.01  # a few files of another encoding among some 700
+    max_bad_fraction: Share = 0.01  # a few files of another encoding among some 700
 
 
 @dataclass
@@ -34,7 +36,7 @@ class Keys(Data):
     date_key: str = "date"  # ISO 8601 or seconds since 1970
     license_key: str = "license"
     source_key: str = "source"  # a row's source; without one the name of its file
-    max_line_mb: int = 64  # a longer line is no record
+    max_line_mb: Annotated[int, Limits(least=1, greatest=100000)] = 64  # a longer line is no record
 
 
 @dataclass
@@ -64,4 +66,4 @@ class Rows(Data):
     files: list[str] = outside([])
     prompt_key: str = "prompt"
     completion_key: str = "completion"
-    max_bad_rows: int = 1000
+    max_bad_rows: Count = 1000

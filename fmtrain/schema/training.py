@@ -1,9 +1,11 @@
 """Config of a training stage: model, objective, optimizer, schedule, ZeRO, batch and checkpoints."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from fmtrain.schema.corpus import Inputs
 from fmtrain.schema.fields import MISSING, outside
+from fmtrain.schema.limits import AboveZero, Count, Limits, NotNegative, Positive, RowLength, Share, Size
 
 
 @dataclass
@@ -18,15 +20,15 @@ class Llama(Model):
     """A Llama-style decoder from random weights; the vocabulary is the tokenizer's."""
 
     name: str = "llama"
-    hidden_size: int = 192
-    intermediate_size: int = 512
-    num_hidden_layers: int = 3
-    num_attention_heads: int = 6
-    num_key_value_heads: int = 6
-    max_position_embeddings: int = 512
-    rope_theta: float = 10_000.0
+    hidden_size: Size = 192
+    intermediate_size: Size = 512
+    num_hidden_layers: Size = 3
+    num_attention_heads: Size = 6
+    num_key_value_heads: Size = 6
+    max_position_embeddings: Size = 512
+    rope_theta: AboveZero = 10_000.0
     tie_word_embeddings: bool = True
-    initializer_range: float = 0.02
+    initializer_range: AboveZero = 0.02
 
 
 @dataclass
@@ -34,12 +36,12 @@ class Bert(Model):
     """A BERT-style encoder from random weights; the vocabulary is the tokenizer's."""
 
     name: str = "bert"
-    hidden_size: int = 192
-    intermediate_size: int = 512
-    num_hidden_layers: int = 3
-    num_attention_heads: int = 6
-    max_position_embeddings: int = 512
-    initializer_range: float = 0.02
+    hidden_size: Size = 192
+    intermediate_size: Size = 512
+    num_hidden_layers: Size = 3
+    num_attention_heads: Size = 6
+    max_position_embeddings: Size = 512
+    initializer_range: AboveZero = 0.02
 
 
 @dataclass
@@ -69,7 +71,7 @@ class Mlm(Objective):
     """Masked-token prediction (Devlin et al. 2019): of the chosen positions 80% masked, 10% random, 10% kept."""
 
     name: str = "mlm"
-    mask_probability: float = 0.15
+    mask_probability: Annotated[float, Limits(above=0, below=1)] = 0.15
 
 
 @dataclass
@@ -84,7 +86,7 @@ class Dpo(Objective):
     """Direct preference optimisation (Rafailov et al. 2023, eq. 7) against stored reference log-probabilities."""
 
     name: str = "dpo"
-    beta: float = 0.1
+    beta: AboveZero = 0.1
 
 
 @dataclass
@@ -99,55 +101,55 @@ class AdamW(Optim):
     """AdamW (Loshchilov and Hutter 2019). Matrices are decayed; norms, biases and embeddings' gains are not."""
 
     name: str = "adamw"
-    lr: float = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-8
-    weight_decay: float = 0.1
-    max_grad_norm: float = 1.0
+    lr: Annotated[float, Limits(above=0, greatest=10)] = 1e-3
+    beta1: Annotated[float, Limits(least=0, below=1)] = 0.9
+    beta2: Annotated[float, Limits(least=0, below=1)] = 0.95
+    eps: Annotated[float, Limits(above=0, greatest=1)] = 1e-8
+    weight_decay: NotNegative = 0.1
+    max_grad_norm: NotNegative = 1.0  # 0: gradients are not clipped
 
 
 @dataclass
 class Schedule:
-    """The learning rate over steps, as a factor of optim.lr."""
+    """The learning rate over steps, as a factor of optim.lr: a linear warm-up, then what each option says."""
 
     name: str = MISSING
+    warmup_steps: Count = 0  # where `epochs` make fewer steps, a tenth of these
 
 
 @dataclass
 class Cosine(Schedule):
-    """Linear warm-up over `warmup_steps`, then a half cosine down to `final_factor`."""
+    """A half cosine down to `final_factor`."""
 
     name: str = "cosine"
-    warmup_steps: int = 20
-    final_factor: float = 0.1
+    warmup_steps: Count = 20
+    final_factor: Share = 0.1
 
 
 @dataclass
 class Constant(Schedule):
-    """Linear warm-up over `warmup_steps`, then constant."""
+    """The full rate to the end."""
 
     name: str = "constant"
-    warmup_steps: int = 0
 
 
 @dataclass
 class Zero:
     """DeepSpeed ZeRO (Rajbhandari et al. 2020); sizes in elements, None lets fmtrain choose by model size."""
 
-    stage: int = outside(2)
+    stage: Annotated[int, Limits(choices=(0, 1, 2, 3))] = outside(2)
     offload_optimizer: bool = outside(False)
-    reduce_bucket_size: int | None = outside(None)
+    reduce_bucket_size: Positive | None = outside(None)
     overlap_comm: bool = outside(False)
-    param_persistence_threshold: int | None = outside(None)
+    param_persistence_threshold: Count | None = outside(None)
 
 
 @dataclass
 class Checkpoint:
     """Step checkpoints of unfinished work; they never change the result."""
 
-    every_steps: int = outside(100)
-    keep: int = outside(2)
+    every_steps: Count = outside(100)  # 0: only when asked to stop
+    keep: Positive = outside(2)
 
 
 @dataclass
@@ -160,15 +162,16 @@ class TrainStage:
     optim: Optim = field(default_factory=Optim)
     schedule: Schedule = field(default_factory=Schedule)
     zero: Zero = outside(Zero)
-    steps: int | None = None
-    epochs: float | None = None
-    sequence_length: int = 256
-    global_batch_size: int = 16
-    micro_batch_size: int = outside(8)
-    precision: str = "fp32"
-    packing: str = "none"  # none: a row an example; concat: documents run on, split every sequence_length tokens
-    max_rows: int | None = None
-    log_every: int = outside(10)
+    steps: Positive | None = None
+    epochs: AboveZero | None = None
+    sequence_length: RowLength = 256
+    global_batch_size: Size = 16
+    micro_batch_size: Size = outside(8)
+    precision: Annotated[str, Limits(choices=("fp32", "bf16"))] = "fp32"
+    # none: a row an example; concat: documents run on, split every sequence_length tokens
+    packing: Annotated[str, Limits(choices=("none", "concat"))] = "none"
+    max_rows: Positive | None = None
+    log_every: Positive = outside(10)
     inputs: Inputs = outside(Inputs)
 
 
@@ -176,7 +179,7 @@ class TrainStage:
 class TrainJob:
     """The frozen slice of a training stage; `model` is None where it comes from the input model."""
 
-    seed: int
+    seed: Count
     stage: TrainStage
     model: Model | None = None
     checkpoint: Checkpoint = outside(Checkpoint)

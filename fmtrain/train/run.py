@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -11,7 +12,7 @@ from fmtrain.models import build_model, check_fits, load_model, load_tokenizer, 
 from fmtrain.models.device import device
 from fmtrain.objectives import OBJECTIVES, CollateContext
 from fmtrain.run.stage import Stage
-from fmtrain.run.worker import Progress, Result
+from fmtrain.run.worker import Progress, Result, announce
 from fmtrain.schema.training import TrainJob
 from fmtrain.train.distributed import keep_memory, set_threads, start
 from fmtrain.train.engine import DeepSpeedEngine
@@ -19,7 +20,7 @@ from fmtrain.train.loop import Loop
 from fmtrain.train.metrics import FILE, MetricsFile, Row, summarise
 from fmtrain.train.report import Trained, numerics, write_report
 from fmtrain.train.resume import FOLDER, Saver
-from fmtrain.train.settings import Settings, total_steps
+from fmtrain.train.settings import Settings, shorter_warmup, total_steps, within
 from fmtrain.train.signals import STOP
 
 
@@ -42,12 +43,15 @@ def train(stage: Stage, job: TrainJob, settings: Settings) -> Result:
         engine.load(found.path, found.manifest.step)
         begin = found.manifest.step
     steps = total_steps(job.stage, len(rows))
+    cfg = replace(job.stage, schedule=within(job.stage.schedule, steps))
     context = CollateContext.of(tokenizer, job.stage.objective, job.seed)
-    loop = Loop(engine, group, objective, rows, context, job.stage, settings, steps, where, lambda: STOP.requested)
+    loop = Loop(engine, group, objective, rows, context, cfg, settings, steps, where, lambda: STOP.requested)
     metrics = MetricsFile(stage.work_dir / FILE) if group.rank == 0 else None
     if metrics is not None:
         metrics.resume(begin)
         print(f"{parameters:,} parameters, {len(rows):,} rows, steps {begin} to {steps}", flush=True)
+        if cfg.schedule != job.stage.schedule:
+            announce(stage, shorter_warmup(job.stage, stage.stage, steps, len(rows)))
     STOP.in_loop = True
     loop.run(begin, recorder(stage, job, metrics, begin, steps), saving(saver, engine, metrics))
     weights = engine.weights()

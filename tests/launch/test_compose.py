@@ -272,8 +272,15 @@ def test_a_first_stage_may_start_from_a_pin() -> None:
             ["stages.dpo.sequence_length=256"],
             ["stages.dpo.sequence_length=256", "stages.reference.sequence_length=384"],
         ),
-        (["checkpoint.keep=0"], ["checkpoint.keep=0", "1 or more"]),
-        (["seed=-1"], ["seed=-1"]),
+        (["checkpoint.keep=0"], ["checkpoint.keep: 0 is not a number of at least 1", "e.g. checkpoint.keep=2"]),
+        (["seed=99999999999999999999"], ["seed: 99999999999999999999", "9223372036854775807"]),
+        (["stages.sft.schedule.final_factor=-3"], ["stages.sft.schedule.final_factor: -3.0", "from 0 to 1"]),
+        (["stages.dpo.optim.beta2=1.5"], ["stages.dpo.optim.beta2: 1.5", "below 1", "beta2=0.95"]),
+        (["stages.dpo.optim.max_grad_norm=-1"], ["stages.dpo.optim.max_grad_norm: -1.0"]),
+        (["dedup.steps=[exactt]"], ["dedup.steps[0]: 'exactt'", "e.g. dedup.steps=[exact]"]),
+        (["stages.sft=null", "stages.sft.steps=3"], ["stages.sft.steps=3", "stages.sft=null"]),
+        (["stages.examples.min_prompt=2000"], ["min_prompt=2000", "max_prompt=1500"]),
+        (["launch.ranks='²'"], ["launch.ranks"]),
     ],
 )
 def test_values_out_of_range(overrides: list[str], names: list[str]) -> None:
