@@ -1,5 +1,6 @@
 # make quickstart   set up .venv and run the recipe `quickstart` on this machine
-# make test         set up .venv and run the tests;  make test-long  the long ones;  make lint  ruff and mypy
+# make test         set up .venv and run the tests;  make lint  ruff and mypy
+# make test-long    the long ones;  make test-all  both at once, as CI does
 # make test-faults  the chains of faults that take longer than CI has room for
 # make install TORCH=default            the pinned torch from pip's index (on Linux with its CUDA libraries)
 #              TORCH=existing           the torch that $(PYTHON) already has is kept
@@ -14,7 +15,7 @@ TORCH := $(if $(STAMPS),$(shell cat $(firstword $(STAMPS))),default)
 endif
 STAMP := $(VENV)/.installed-$(shell printf %s '$(TORCH)' | tr -c 'A-Za-z0-9.-' _)
 
-.PHONY: install quickstart test test-long test-faults lint format clean
+.PHONY: install quickstart test test-long test-all test-faults lint format clean
 install: $(STAMP)
 
 $(STAMP): pyproject.toml setup.py constraints.txt install.sh Makefile
@@ -25,11 +26,17 @@ $(STAMP): pyproject.toml setup.py constraints.txt install.sh Makefile
 quickstart: install
 	$(BIN)/fmtrain run recipe=quickstart
 
+# Tests that share something dear stay on one worker (tests/sharing.py); what may take longest begins first.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 test: install
-	$(BIN)/python -m pytest -m "not long and not faults"
+	$(PYTEST) -m "not long and not faults"
 
 test-long: install
-	$(BIN)/python -m pytest -m "long and not faults"
+	$(PYTEST) -m "long and not faults"
+
+test-all: install
+	$(PYTEST) -m "not faults"
 
 test-faults: install
 	$(BIN)/python -m pytest -m faults

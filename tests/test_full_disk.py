@@ -1,6 +1,5 @@
 """A disk that fills up in the middle of each stage: exit code 5, one message, no half artifact; the rerun goes on."""
 
-import os
 import subprocess
 import sys
 import threading
@@ -13,6 +12,7 @@ import pytest
 from fmtrain.run.manifest import verify
 from fmtrain.run.store import Store
 from tests.conftest import fmtrain
+from tests.needs import need
 
 STAGES = ["corpus", "tokenizer", "tokens", "examples", "pretrain", "sft", "reference", "dpo", "evaluate", "publish"]
 
@@ -20,14 +20,9 @@ STAGES = ["corpus", "tokenizer", "tokens", "examples", "pretrain", "sft", "refer
 @pytest.fixture(scope="module")
 def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A tmpfs of 48 MB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a tmpfs needs root")
+    need("mount")
     folder = tmp_path_factory.mktemp("disk")
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(folder)], capture_output=True, text=True
-    )
-    if done.returncode != 0:
-        pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(folder)], check=True)
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
@@ -62,7 +57,6 @@ class Filler(threading.Thread):
         (self.disk / "filler").unlink(missing_ok=True)
 
 
-@pytest.mark.root
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_full_disk_in_every_stage(small_disk: Path) -> None:

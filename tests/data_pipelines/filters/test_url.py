@@ -64,9 +64,7 @@ def test_soft_words_count_in_twos() -> None:
 
 @pytest.mark.long
 def test_as_datatrove_drops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ahocorasick")
-    pytest.importorskip("fasteners")
-    tldextract = pytest.importorskip("tldextract")
+    import tldextract
     from datatrove.data import Document as Theirs
     from datatrove.pipeline.filters import url_filter
 

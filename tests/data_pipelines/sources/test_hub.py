@@ -17,8 +17,6 @@ from fmtrain.errors import InputError, Unavailable
 from fmtrain.schema.sources import Hub
 from launch.sources import sources as plan
 
-pytest.importorskip("datasets")
-
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from urllib.request import Request, urlopen
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import s3fs
 
 from data_pipelines import sources
 from data_pipelines.document import Document
@@ -27,8 +28,6 @@ from launch.sources import sources as plan
 from tests.data_pipelines.sources.remote_servers import Files, Proxy
 from tests.data_pipelines.sources.test_reading import PACK, lines_of, texts
 
-s3fs = pytest.importorskip("s3fs")
-moto = pytest.importorskip("moto.server")
 BODY = lines_of(50_000)  # 10 MB: three blocks
 
 
@@ -36,8 +35,9 @@ BODY = lines_of(50_000)  # 10 MB: three blocks
 def s3() -> Iterator[Any]:
     """moto's S3 on a free port: (port, client)."""
     import boto3
+    from moto.server import ThreadedMotoServer
 
-    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     port = server.get_host_and_port()[1]
     client = boto3.client(

@@ -217,7 +217,6 @@ def test_files_of_settings_are_no_input_and_must_not_change(make_corpus: Any, tm
 
 
 def test_an_evaluation_set_by_name(make_corpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("datasets")
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     (folder := tmp_path / "ours").mkdir()
     row = planted()[3][1]

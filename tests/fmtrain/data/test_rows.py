@@ -60,12 +60,9 @@ def test_damaged_files(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> No
         sft_rows(path, tokenizer, 64)
 
 
-def test_real_rows(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_real_rows(tmp_path: Path, tokenizer: PreTrainedTokenizerBase, shared_data: Path) -> None:
     """GSM8K through the template: the ids are the template's, what is learnt is the answer and its end token."""
-    source = Path(__file__).parents[3] / ".." / "shared" / "data" / "sft" / "gsm8k_train__train.jsonl.gz"
-    if not source.exists():
-        pytest.skip(f"{source} is missing: the real data does not lie beside this checkout")
-    with gzip.open(source, "rt", encoding="utf-8") as f:
+    with gzip.open(shared_data / "sft" / "gsm8k_train__train.jsonl.gz", "rt", encoding="utf-8") as f:
         raw = [json.loads(line) for line in itertools.islice(f, 200)]
     chats = [[{"role": "user", "content": r["question"]}, {"role": "assistant", "content": r["answer"]}] for r in raw]
     path = tmp_path / "sft.train.jsonl"

@@ -1,20 +1,19 @@
 """Compressors against the commands of the same name, and the unigram against a count by hand."""
 
 import math
-import shutil
 import subprocess
 
 import numpy as np
 import pytest
 
 from fmtrain.evaluate.baselines import NATS_PER_BYTE, gzip_nats, unigram, xz_nats
+from tests.needs import need
 
 DATA = ("".join(f"def f{i}(x):\n    return x * {i * 7919 % 101}\n" for i in range(400))).encode()
 
 
 def command(*argv: str) -> int:
-    if shutil.which(argv[0]) is None:
-        pytest.skip(f"no {argv[0]} on this machine")
+    need("compressors")
     return len(subprocess.run(argv, input=DATA, capture_output=True, check=True).stdout)
 
 

@@ -35,14 +35,14 @@ def go(stage: Stage) -> Result:
     return run(stage)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def reference_stage(lineage: Lineage, tmp_path_factory: pytest.TempPathFactory) -> tuple[Stage, Result]:
     work = tmp_path_factory.mktemp("reference")
     stage = lineage.stage("reference", REFERENCE, ["examples"], work, model=lineage.folders["sft"])
     return stage, go(stage)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def evaluated(
     lineage: Lineage, reference_stage: tuple[Stage, Result], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Stage, Result]:

@@ -66,7 +66,9 @@ def test_it_starts_at_ln_2(folders: dict[str, Path], tokenizer: PreTrainedTokeni
 
 def test_it_is_trl_s_loss(folders: dict[str, Path], tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     """The real DPOTrainer with a real reference model, from the same untokenized rows."""
-    datasets, trl = pytest.importorskip("datasets"), pytest.importorskip("trl")
+    import datasets
+    import trl
+
     pairs = pairs_of(folders, tokenizer, tmp_path)[:6]
     ours = terms_of(tiny_llama(tokenizer, seed=2), pairs, tokenizer, Dpo(beta=0.3))
 

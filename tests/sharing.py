@@ -1,0 +1,54 @@
+"""What tests on several workers (pytest-xdist) share: groups that stay on one worker, and folders made once for all.
+
+A test goes to whichever worker is free, unless it stands on something dear that is made once in a process: then it
+goes where the others that stand on it go. Groups that may take longest come first, so that none begins last.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+# Session fixtures that hold processes: all tests on one are a group, for another worker would start a second.
+ONE_EACH = {"ray_env": "ray", "started": "slurm"}
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that `make` fills once for all workers: the first makes it, the others wait. Not to be written to."""
+    base = factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, made = root / name, root / f"{name}.made"
+    with FileLock(root / f"{name}.lock"):
+        if not made.exists():
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
+
+
+def group(item: pytest.Item) -> str | None:
+    """The group that a test belongs to; None where it may run anywhere."""
+    assert isinstance(item, pytest.Function)
+    for fixture, name in ONE_EACH.items():
+        if fixture in item.fixturenames:
+            return name
+    fixtures = item._fixtureinfo.name2fixturedefs.values()
+    return item.location[0] if any(found[-1].scope == "module" for found in fixtures) else None
+
+
+def deal(items: list[pytest.Item]) -> None:
+    """Mark each item with its group, and put what may take longest first: by the timeout asked for, then by number."""
+    members: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        name = group(item)
+        if name is not None:
+            item.add_marker(pytest.mark.xdist_group(name))
+        members.setdefault(name or item.nodeid, []).append(item)
+
+    def weight(found: list[pytest.Item]) -> tuple[float, int]:
+        marks = [mark for item in found if (mark := item.get_closest_marker("timeout"))]
+        return max((float(mark.args[0]) for mark in marks), default=0.0), len(found)
+
+    items[:] = [item for found in sorted(members.values(), key=weight, reverse=True) for item in found]
