@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from measure import Peak
+from peers import need
 
 FILES = 8
 NEAR, EXACT = 0.10, 0.02
@@ -97,6 +98,7 @@ def main() -> None:
     parser.add_argument("--launch", default="inline")
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
     args, overrides = parser.parse_known_args()
+    need(data=args.data / "pretrain")
     pool = sentences(args.data)
     peaks = [measure(pool, mb, args.launch, overrides) for mb in args.mb]
     print(f"peak at {args.mb[-1]} MB / peak at {args.mb[0]} MB = {peaks[-1] / peaks[0]:.2f}")

@@ -28,6 +28,7 @@ from pathlib import Path
 import dedup_common as common
 import zstandard
 from measure import Peak
+from peers import need, need_elsewhere
 
 MB = 1e6
 Texts = dict[str, str]  # id -> what is left of the text
@@ -188,8 +189,12 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=30)
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
-    if not common.DATA.is_dir():
-        sys.exit(f"no real data at {common.DATA}")
+    need(data=common.DATA)
+    if not options.text_dedup and not options.dolma:
+        parser.error("give --text-dedup, --dolma or both; how they are installed stands above")
+    for python, module in ((options.text_dedup, "text_dedup"), (options.dolma, "dolma")):
+        if python:
+            need_elsewhere(python, module)
     texts, families, _ = common.plant(common.passages(common.pretrain(options.megabytes)))
     size = sum(len(t.encode()) for t in texts) / MB
     print(f"{len(texts)} documents, {size:.1f} MB, least CPU time of {options.rounds} rounds")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from dedup_common import DATA, KINDS, Removed, alike, datatrove, ours, passages, plant, pretrain, read, rensa, sets
 from dedup_common import similarity as exact_similarity
+from peers import need
 
 from fmtrain.schema.dedup import Dedup
 
@@ -105,8 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=float, default=12)
     options = parser.parse_args()
-    if not DATA.is_dir():
-        sys.exit(f"no real data at {DATA}")
+    need("rensa", data=DATA)
     good = planted(options.megabytes)
     by_band("spdx_licenses", [row["text"] for row in read(DATA / "dedup" / "spdx_licenses.jsonl.gz")])
     for name in ("articles_100", "articles_1000", "articles_2500"):

@@ -20,6 +20,7 @@ from typing import Any
 import dedup_common as common
 import orjson
 from measure import Peak
+from peers import need
 
 from data_pipelines.dedup import near, order, signatures
 from data_pipelines.parts import Parts
@@ -193,8 +194,7 @@ def main() -> None:
     parser.add_argument("--spacy-megabytes", type=float, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    if not common.DATA.is_dir():
-        sys.exit(f"no real data at {common.DATA}")
+    need("rensa", "spacy", data=common.DATA)
     texts, families, _ = common.plant(common.passages(common.pretrain(options.megabytes)))
     few = texts[: max(1, int(len(texts) * options.spacy_megabytes / options.megabytes))]
     size = sum(len(t.encode()) for t in texts) / MB

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from measure import Peak
+from peers import need
 
 OURS, SAME, SPACY = "fmtrain", "datatrove, same splitter", "datatrove, spaCy"
 RULES = ["gopher_repetition", "gopher_quality", "c4", "fineweb"]
@@ -132,8 +133,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--again", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if not (args.data / "web").is_dir():
-        sys.exit(f"no web pages under {args.data}; name the folder of real data with --data")
+    need("spacy", data=args.data / "web")
     if args.work:
         work(args.work, args.only, args.data, args.out, args.again)
         return

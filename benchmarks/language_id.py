@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from peers import need
+
 from data_pipelines.filters.fasttext_model import Model, embedded
 
 DEFAULT = Path(__file__).resolve().parents[2] / "shared/data/multilingual/udhr.jsonl.gz"
@@ -69,16 +71,14 @@ def same(code: str) -> str:
 
 def main() -> None:
     path = next((Path(arg) for arg in sys.argv[1:] if not arg.startswith("--")), DEFAULT)
+    need("py3langid", "lingua", data=path)
     short = two_letters()
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         rows = [(same(short.get(row["lang"], row["lang"])), row["text"]) for row in map(json.loads, lines)]
     rows = [(language, text) for language, text in rows if language != "und"]
     detectors = {}
     for name, make in (("lid.176.ftz", fasttext), ("py3langid", py3langid), ("lingua", lingua)):
-        try:
-            detectors[name] = make([text for _, text in rows])
-        except ImportError as e:
-            print(f"{name}: not installed ({e})")
+        detectors[name] = make([text for _, text in rows])
     known = {name: set(map(same, labels)) for name, (_, labels) in detectors.items()}
     common = set.intersection(*known.values())
     print(f"{len(rows)} documents in {len({language for language, _ in rows})} languages; known to all: {len(common)}")

@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-import phonenumbers
+from peers import need
 
 from data_pipelines.filters.pii import Pii, Span
 from data_pipelines.filters.pii_patterns import IBAN_LENGTHS, iban_valid, luhn
@@ -104,6 +104,8 @@ class Maker:
         return ":".join(groups) if self.r.random() < 0.5 else ":".join(groups[:3]) + "::" + groups[7]
 
     def phone(self) -> str:
+        import phonenumbers
+
         region = self.r.choice(REGIONS)
         kind = self.r.choice([phonenumbers.PhoneNumberType.MOBILE, phonenumbers.PhoneNumberType.FIXED_LINE])
         number = phonenumbers.example_number_for_type(region, kind)
@@ -287,6 +289,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--misses", action="store_true", help="print what ours misses and what it wrongly claims")
     args = parser.parse_args()
+    need("phonenumbers", "presidio_analyzer", "spacy", "tldextract")
     maker = Maker(args.seed)
     made = [maker.sentence() for _ in range(args.sentences)]
     print(f"{len(made)} sentences, {sum(len(spans) for _, spans in made)} labelled spans")
@@ -294,12 +297,7 @@ def main() -> None:
     measure("ours", ours, made)
     if args.misses:
         misses(ours, made)
-    try:
-        peer = presidio()
-    except ImportError as e:
-        print(f"\npresidio-analyzer is not installed ({e}): no peer; pip install presidio-analyzer")
-        return
-    measure("presidio-analyzer, default recognisers, no model (no key recognisers)", peer, made)
+    measure("presidio-analyzer, default recognisers, no model (no key recognisers)", presidio(), made)
 
 
 if __name__ == "__main__":

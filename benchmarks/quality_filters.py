@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from peers import need
 
 from data_pipelines import filters, train_classifier
 from data_pipelines.document import Document
@@ -43,6 +44,7 @@ def keeps(names: list[str]) -> Callable[[str], bool]:
 
 def main() -> None:
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT
+    need(data=path)
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         pairs = [(row["text"], str(row["label"])) for row in map(json.loads, lines)]
     labels = np.array([label == "1" for _, label in pairs])

@@ -20,6 +20,7 @@ from pathlib import Path
 import xxhash
 import zstandard
 from measure import Peak
+from peers import need
 
 
 def ours(path: Path) -> Iterator[str]:
@@ -107,6 +108,7 @@ def main() -> None:
     if args.read:
         print(json.dumps(measured(args.read[0], Path(args.read[1]))))
         return
+    need(data=args.data / "pretrain")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "corpus.jsonl.zst"
         size, truth = make(args.data, path, args.mb * 1_000_000)

@@ -1,6 +1,6 @@
 """Tokenizing: our tokens stage beside the library's encode_batch on the same batches and datatrove's DocumentTokenizer.
 
-python benchmarks/tokenizing.py [--mb 60] [--rounds 3] [--data FOLDER] [--vocab 16000]
+python benchmarks/tokenizing.py [--mb 60] [--rounds 3] [--data FOLDER of JSON lines] [--vocab 16000]
 
 Each contestant is a process of its own, in turn, on the same corpus and tokenizer. Ours and datatrove's read, tokenize
 and write; encode_batch only reads and encodes. Wall and CPU seconds are those of the process's work, without imports;
@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from measure import Peak
+from peers import need
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "pretrain"
 CONTESTANTS = ("fmtrain", "encode_batch", "datatrove")
@@ -167,8 +168,7 @@ def main() -> None:
         name, folder, out = args.child
         print({"fmtrain": fmtrain, "encode_batch": encode_batch, "datatrove": datatrove}[name](Path(folder), Path(out)))
         return
-    if not args.data.is_dir():
-        raise SystemExit(f"no data at {args.data}; give a folder of JSON lines with a text each: --data FOLDER")
+    need(data=args.data)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         size = prepare(folder, args.data, args.mb, args.vocab)
