@@ -24,10 +24,13 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background jo
 __all__ = ["REPOSITORY", "fmtrain"]
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """Groups before pytest-xdist reads them in this hook; their order after pytest has sorted and deselected."""
+    sharing.mark(items)
+    yield
     if hasattr(config, "workerinput"):
-        sharing.deal(items)
+        items[:] = sharing.longest_first(items)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

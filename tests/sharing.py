@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-# Session fixtures that hold processes: all tests on one are a group, for another worker would start a second.
+# Fixtures that hold processes: all tests on one are a group, for another worker would start a second.
 ONE_EACH = {"ray_env": "ray", "started": "slurm"}
 
 
@@ -31,6 +31,8 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None
 def group(item: pytest.Item) -> str | None:
     """The group that a test belongs to; None where it may run anywhere."""
     assert isinstance(item, pytest.Function)
+    if (mark := item.get_closest_marker("xdist_group")) is not None:
+        return str(mark.args[0])
     for fixture, name in ONE_EACH.items():
         if fixture in item.fixturenames:
             return name
@@ -38,17 +40,20 @@ def group(item: pytest.Item) -> str | None:
     return item.location[0] if any(found[-1].scope == "module" for found in fixtures) else None
 
 
-def deal(items: list[pytest.Item]) -> None:
-    """Mark each item with its group, and put what may take longest first: by the timeout asked for, then by number."""
+def mark(items: list[pytest.Item]) -> None:
+    for item in items:
+        if (name := group(item)) is not None:
+            item.add_marker(pytest.mark.xdist_group(name))
+
+
+def longest_first(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Group by group: first what may take longest, by the timeout that was asked for, then by the number of tests."""
     members: dict[str, list[pytest.Item]] = {}
     for item in items:
-        name = group(item)
-        if name is not None:
-            item.add_marker(pytest.mark.xdist_group(name))
-        members.setdefault(name or item.nodeid, []).append(item)
+        members.setdefault(group(item) or item.nodeid, []).append(item)
 
     def weight(found: list[pytest.Item]) -> tuple[float, int]:
         marks = [mark for item in found if (mark := item.get_closest_marker("timeout"))]
         return max((float(mark.args[0]) for mark in marks), default=0.0), len(found)
 
-    items[:] = [item for found in sorted(members.values(), key=weight, reverse=True) for item in found]
+    return [item for found in sorted(members.values(), key=weight, reverse=True) for item in found]

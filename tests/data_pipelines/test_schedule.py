@@ -69,6 +69,7 @@ def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return request.param, drive(tmp_path_factory.mktemp("steps"), request.param, steps, env)
 
 
+@pytest.mark.xdist_group("ray")  # it asks for Ray by name, half of the time
 @pytest.mark.parametrize(
     ("step", "outcome", "attempts"),
     [

@@ -50,8 +50,8 @@ def test_every_option_composes_and_passes_its_schema(group: str, option: str) ->
 
 
 def conf_keys() -> list[tuple[list[str], str]]:
-    """(group choices, dotted key) of every key in every file of conf/."""
-    found = []
+    """(group choices, dotted key) of every key of conf/, once: with the choices of the first file that has it."""
+    found: dict[str, list[str]] = {}
     for path in sorted(CONF.rglob("*.yaml")):
         group = path.parent.name if path.parent != CONF else ""
         data = yaml.safe_load(path.read_text()) or {}
@@ -64,8 +64,9 @@ def conf_keys() -> list[tuple[list[str], str]]:
         else:
             prefix = f"{group}." if group else ""
             choices = [f"{group}={path.stem}"] if group else []
-        found += [(choices, prefix + key) for key in flat(data)]
-    return found
+        for key in flat(data):
+            found.setdefault(prefix + key, choices)
+    return [(choices, key) for key, choices in found.items()]
 
 
 def flat(data: dict[str, Any], prefix: str = "") -> list[str]:

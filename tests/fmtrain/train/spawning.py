@@ -74,7 +74,7 @@ def start_stage(stage: Path, ranks: int = 2) -> list[subprocess.Popen[bytes]]:
     return start(["-m", "fmtrain.train", str(stage)], ranks, stage)
 
 
-def wait(processes: list[subprocess.Popen[bytes]], timeout: float = 120) -> list[int]:
+def wait(processes: list[subprocess.Popen[bytes]], timeout: float = 300) -> list[int]:
     """Exit codes; what is still running after `timeout` seconds is killed and the test fails."""
     deadline = time.monotonic() + timeout
     try:
@@ -86,7 +86,7 @@ def wait(processes: list[subprocess.Popen[bytes]], timeout: float = 120) -> list
                 p.wait()
 
 
-def until_step(stage: Path, processes: list[subprocess.Popen[bytes]], step: int, timeout: float = 90) -> None:
+def until_step(stage: Path, processes: list[subprocess.Popen[bytes]], step: int, timeout: float = 300) -> None:
     """Return when metrics.jsonl has a row of `step`; fail when the ranks end before."""
     path = stage.parent / "work" / "metrics.jsonl"
     deadline = time.monotonic() + timeout
