@@ -54,6 +54,10 @@ class RankLost(StageFailed):
     blame, and the same command goes on from what is saved."""
 
 
+class Diverged(StageFailed):
+    """A training whose loss is no number any more: the same steps would end there again."""
+
+
 class StoreError(FmtrainError):
     """The store cannot be read or written: permissions, a full disk, a damaged artifact."""
 

@@ -11,6 +11,7 @@ from fmtrain.errors import ConfigError
 from fmtrain.schema import evaluation_sets, mixture, rules
 from fmtrain.schema.fields import referenced
 from fmtrain.schema.languages import LABELS
+from fmtrain.schema.launch import Launch
 from fmtrain.schema.root import Root
 from fmtrain.schema.together import check_ranks, check_stage
 from fmtrain.schema.training import Bert, Dpo, HuggingFace, Llama, Mlm, Model, Sft, TrainStage
@@ -168,6 +169,11 @@ def _reference(root: Root) -> None:
             f"stages.dpo.max_rows={dpo.max_rows} is more than stages.reference.max_rows={reference.max_rows}: DPO "
             "trains on the rows that the reference stage scored; change one of them"
         )
+
+
+def ranks_of(launch: Launch, gpus: int) -> int:
+    """How many processes a training stage takes where there are so many GPUs in all."""
+    return (gpus or 2) if launch.ranks == "auto" else int(launch.ranks)
 
 
 def _training(root: Root, name: str, stage: TrainStage) -> None:

@@ -31,15 +31,17 @@ from fmtrain.schema.root import Root
 from fmtrain.schema.together import check_ranks
 from fmtrain.schema.training import TrainJob
 from launch import provenance
+from launch.backends import slurm
 from launch.backends.choose import open_backend
 from launch.backends.command import Backend, Command, Failure, Job
 from launch.backends.environment import module
 from launch.cause import ASKED, cause
+from launch.checks import ranks_of
 from launch.graph import Folder, Node
 from launch.plan import Step
 from launch.terminal import Live, duration
+from launch.turns import stand
 
-GRACE = 8.0  # seconds that a worker has to save when asked to stop
 TOLD = 2.0  # seconds within which this process is told to stop, where its ranks were
 LEAST_TASKS = 4  # of a stage that fans out, unless it says how many
 INLINE_BYTES = 1 << 28  # of input for each task, where they run one after another: what an interrupted run may lose
@@ -188,14 +190,19 @@ class Driver:
         try:
             failures = self._follow(job, live)
         except BaseException:
-            job.stop(GRACE)
-            live.close(f"  {node.stage:<10} stopped")
+            job.stop(self._grace())
+            live.close(f"  {node.stage:<10} stopped: {stand(work)}")
             raise
         if failures or not (work / "result.json").is_file():
             live.close(f"  {node.stage:<10} failed")
             error = cause(node.stage, command, folder, job.hosts, failures)
             self.run.event("failed", stage=node.stage, exit_code=int(error.exit_code), message=str(error))
             raise error
+
+    def _grace(self) -> float:
+        """Seconds that the stage has to save: as many as were given, else all that there are."""
+        given = self.run.root.launch.grace_seconds
+        return slurm.grace(self.run.folder) if given is None else given
 
     def _follow(self, job: Job, live: Live) -> list[Failure]:
         """How the job ended; Stopped where it was this run that was told to stop, and its ranks with it."""
@@ -210,12 +217,8 @@ class Driver:
 
     def _command(self, step: Step, backend: Backend, folder: Path) -> Command:
         node, launch = step.node, self.run.root.launch
-        ranks = gpus = 1 if node.spec.ranks and backend.gpus else 0
-        if node.spec.ranks and launch.ranks == "auto":
-            ranks = backend.gpus or 2
-        elif node.spec.ranks:
-            ranks = int(launch.ranks)
-        ranks = max(1, ranks)
+        gpus = 1 if node.spec.ranks and backend.gpus else 0
+        ranks = ranks_of(launch, backend.gpus) if node.spec.ranks else 1
         if isinstance(node.job, TrainJob):
             check_ranks(node.job.stage, f"stages.{node.stage}", ranks)
         one_gpu = 1 if backend.gpus and node.spec.worker == "fmtrain.evaluate" else 0

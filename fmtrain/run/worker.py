@@ -54,8 +54,13 @@ def die_with_parent() -> None:
             os._exit(ExitCode.INTERRUPTED)
 
 
+def hear_term() -> None:
+    """Unblock SIGTERM: Ray in a Slurm job is deaf to it, and with it all that it starts (launch/backends/node.py)."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
 def error_file(folder: Path, rank: int) -> Path:
-    """Where a rank that failed says why: exit_code, message, rank. One that was killed has none."""
+    """Where a rank that failed says why: exit_code, error, message, rank. One that was killed has none."""
     return folder / f"error-rank{rank}.json"
 
 
@@ -98,6 +103,7 @@ def main(run: Callable[[Stage], Result], argv: list[str] | None = None) -> None:
         print("usage: python -m MODULE STAGE_DIR (a folder with stage.json, written by `fmtrain run`)", file=sys.stderr)
         os._exit(ExitCode.CONFIG)
     die_with_parent()
+    hear_term()
     folder = Path(args[0])
     code = ExitCode.INTERNAL
     try:
@@ -107,12 +113,12 @@ def main(run: Callable[[Stage], Result], argv: list[str] | None = None) -> None:
         code = ExitCode.DONE
     except FmtrainError as e:
         code = ExitCode(e.exit_code)
-        _report(folder, code, str(e), traceback.format_exc() if e.__cause__ else "")
+        _report(folder, e, code, traceback.format_exc() if e.__cause__ else "")
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
     except BaseException as e:
         code = ExitCode.STAGE_FAILED
-        _report(folder, code, f"{type(e).__name__}: {e}", traceback.format_exc())
+        _report(folder, e, code, traceback.format_exc())
     leave(code)
 
 
@@ -144,9 +150,11 @@ def _lock(path: Path) -> IO[str]:
             time.sleep(0.1)
 
 
-def _report(folder: Path, code: int, message: str, trace: str) -> None:
+def _report(folder: Path, error: BaseException, code: int, trace: str) -> None:
     """Say why on stderr and in the stage's folder; on a full disk neither may work, and the exit code still tells."""
-    said = {"exit_code": int(code), "message": message, "rank": rank()}
+    name = type(error).__name__
+    message = str(error) if isinstance(error, FmtrainError) else f"{name}: {error}"
+    said = {"exit_code": int(code), "error": name, "message": message, "rank": rank()}
     with contextlib.suppress(OSError, StoreError):
         print(f"{trace}error: {message}", file=sys.stderr, flush=True)
     with contextlib.suppress(OSError, StoreError):

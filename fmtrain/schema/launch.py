@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fmtrain.schema.fields import MISSING, items
-from fmtrain.schema.limits import Count, Limits, Positive
+from fmtrain.schema.limits import Count, Limits, NotNegative, Positive
 
 
 @dataclass
@@ -20,6 +20,9 @@ class Launch:
     cpus_per_rank: Positive = 1
     interface: str | None = None
     env: list[str] = items()
+    grace_seconds: NotNegative | None = (
+        None  # that a stage has to save when asked to stop; unless told, until the end is
+    )
 
 
 @dataclass
@@ -48,13 +51,26 @@ class Slurm(Launch):
     name: str = "slurm"
     nodes: Positive = 1
     gpus_per_node: Count = 0
-    cpus_per_task: Positive = 4
+    gres: str | None = None  # in place of gpus_per_node where a type is wanted, e.g. gpu:a100:4
+    cpus_per_task: Positive = 4  # on each node: there is one task a node
+    mem: str | None = None  # on each node, e.g. 64G
+    exclusive: bool = False
+    time: str = "01:00:00"
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
-    time: str = "01:00:00"
     constraint: str | None = None
+    reservation: str | None = None
+    dependency: str | None = None  # e.g. afterok:1234
+    mail_type: str | None = None  # e.g. END,FAIL,REQUEUE
+    mail_user: str | None = None
+    job_name: str | None = None  # unless told, the recipe and the run
+    comment: str | None = None
+    output: str | None = None  # a file, %j for the job's number; unless told, in the run's folder
+    signal_seconds: Annotated[int, Limits(least=10)] = 90  # from USR1 to the time limit: a step and its checkpoint
+    node_wait_seconds: Annotated[int, Limits(least=10)] = 300  # for all nodes to join Ray
+    container: list[str] = items()  # a command put before Python on the nodes, e.g. [apptainer,exec,--nv,image.sif]
     setup: str = ""  # shell lines run first in the job, e.g. 'module load cuda'
-    sbatch_extra: list[str] = items()  # further #SBATCH options, e.g. '--exclusive'
+    sbatch_extra: list[str] = items()  # further #SBATCH options, e.g. '--exclude=n3'
     dry_run: bool = False
-    max_restarts: Count = 3
+    max_restarts: Count = 3  # in a row that end without a step; a turn that gets on, or is preempted, does not count

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fmtrain.data.order import batch_rows
-from fmtrain.errors import InputError, Requeue, StageFailed
+from fmtrain.errors import Diverged, InputError, Requeue
 from fmtrain.objectives import Batch, CollateContext, Objective, Rows
 from fmtrain.schema.training import AdamW, TrainStage
 from fmtrain.train.distributed import Group
@@ -74,7 +74,7 @@ class Loop:
         seconds = time.perf_counter() - begun
         row: Row = {"step": step, **{n: total / weight for n, total in zip(names, means, strict=True)}}
         if not (math.isfinite(row["loss"]) and math.isfinite(norm)):
-            raise StageFailed(
+            raise Diverged(
                 f"step {step}: the loss is {row['loss']} and the gradient's norm {norm}: training diverged; "
                 "lower optim.lr, lengthen schedule.warmup_steps, or look at the rows of this step"
             )

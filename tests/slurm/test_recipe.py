@@ -52,7 +52,7 @@ def test_a_job_with_no_way_to_the_hub_knows_what_was_submitted(cluster: Cluster,
     number, run = done.stdout.split()[1], store / "runs" / done.stdout.split()[3]
     until_said(run / f"slurm-{number}.out", "dashboard")  # printed when the plan is made and written
     cluster("exec", "scancel", number)
-    assert slurm.wait(number, run / f"slurm-{number}.out") == ExitCode.INTERRUPTED
+    assert slurm.wait(number, run / f"slurm-{number}.out", run) == ExitCode.INTERRUPTED
     assert [step["action"] for step in json.loads((run / "plan.json").read_text())] == ["run"]
     overrides = json.loads((run / "run.json").read_text())["overrides"]
     assert overrides[-2:] == [f"data.revision='{data}'", f"filter.decontaminate.sets=['some/evals@{evals}:test']"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fmtrain.errors import ConfigError
 from fmtrain.schema.launch import Slurm
-from launch.backends import slurm
+from launch.backends import slurm, slurm_script
 
 ODD = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=30)
 PRINTABLE = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30).filter(str.isprintable)
@@ -55,7 +55,7 @@ def as_sbatch_reads(text: str) -> str:
 @given(words=st.lists(ODD, min_size=1, max_size=4), name=ODD.filter(lambda s: "/" not in s and s.isprintable()))
 def test_bash_reads_back_every_word(words: list[str], name: str) -> None:
     run_dir = Path("/tmp") / f"run {name}"
-    script = slurm.render(Slurm(), run_dir, words)
+    script = slurm_script.render(Slurm(), run_dir, words)
     show = head_of(script) + '\nprintf "%s\\0" "$run_dir" "$run_id" "$python" "${command[@]}"\n'
     read = subprocess.run(["bash"], input=show.encode(), capture_output=True, check=True).stdout.decode()
     assert read.split("\0")[:-1] == [str(run_dir), run_dir.name, sys.executable, *words]
@@ -64,7 +64,7 @@ def test_bash_reads_back_every_word(words: list[str], name: str) -> None:
 @settings(max_examples=100, deadline=None)
 @given(value=PRINTABLE)
 def test_sbatch_reads_back_every_option(value: str) -> None:
-    lines = sbatch_lines(slurm.render(Slurm(partition=value, constraint=value), Path("/tmp/r"), ["true"]))
+    lines = sbatch_lines(slurm_script.render(Slurm(partition=value, constraint=value), Path("/tmp/r"), ["true"]))
     for name in ("partition", "constraint"):
         (line,) = [line for line in lines if line.startswith(f"--{name}=")]
         assert as_sbatch_reads(line) == f"--{name}={value}"
@@ -74,18 +74,22 @@ def test_sbatch_reads_back_every_option(value: str) -> None:
 @pytest.mark.parametrize("value", ["a\n#SBATCH --nodes=99", "a\rb", "a\u2028b", "a\0b", "\x1b[1m"])
 def test_a_line_break_in_an_option_is_refused(field: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"--{field} cannot be"):
-        slurm.render(Slurm(**{field: value}), Path("/tmp/r"), ["true"])
+        slurm_script.render(Slurm(**{field: value}), Path("/tmp/r"), ["true"])
 
 
 @pytest.mark.parametrize(
     ("cfg", "says"),
     [
-        (Slurm(nodes=0), "launch.nodes=0: 1 is the least"),
-        (Slurm(max_restarts=-1), "launch.max_restarts=-1"),
         (Slurm(sbatch_extra=["--mem=1G\n#SBATCH --nodes=9"]), "not one option of sbatch"),
         (Slurm(sbatch_extra=["exclusive"]), "not one option of sbatch"),
-        (Slurm(sbatch_extra=["--array=0-9"]), "set by launch=slurm itself"),
-        (Slurm(sbatch_extra=["-N4"]), "set by launch=slurm itself"),
+        (Slurm(sbatch_extra=["--array=0-9"]), "one run is one job"),
+        (Slurm(sbatch_extra=["-a0-9"]), "one run is one job"),
+        (Slurm(sbatch_extra=["-N4"]), "has a setting of its own, launch.nodes"),
+        (Slurm(sbatch_extra=["--mail-type=END"]), "has a setting of its own, launch.mail_type"),
+        (Slurm(sbatch_extra=["--signal=USR2@9"]), "has a setting of its own, launch.signal_seconds"),
+        (Slurm(sbatch_extra=["--no-requeue"]), "set by launch=slurm itself"),
+        (Slurm(output="/tmp/%N.out"), "launch.output=/tmp/%N.out: only %j"),
+        (Slurm(gres="gpu:a100:4,shm:2", gpus_per_node=8), "different numbers of GPUs"),
         (Slurm(setup="if true"), "launch.setup is not valid shell"),
         (Slurm(setup="}; rm x; {"), "launch.setup is not valid shell"),
         (Slurm(setup="a\r\nb"), "launch.setup holds a character"),
@@ -93,34 +97,46 @@ def test_a_line_break_in_an_option_is_refused(field: str, value: str) -> None:
 )
 def test_what_cannot_be_used_is_named(cfg: Slurm, says: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(says)):
-        slurm.render(cfg, Path("/tmp/r"), ["true"])
+        slurm_script.render(cfg, Path("/tmp/r"), ["true"])
 
 
 @pytest.mark.parametrize("word", ["a\0b", "a\rb", "\udcff"])
 def test_what_no_script_can_hold_is_refused(word: str) -> None:
     with pytest.raises(ConfigError, match="holds a character"):
-        slurm.render(Slurm(), Path("/tmp/r"), ["echo", word])
+        slurm_script.render(Slurm(), Path("/tmp/r"), ["echo", word])
 
 
 def test_the_options_asked_for_are_there() -> None:
-    cfg = Slurm(nodes=3, gpus_per_node=8, cpus_per_task=16, partition="gpu", time="2-00", sbatch_extra=["--exclusive"])
-    lines = sbatch_lines(slurm.render(cfg, Path("/data/runs/100%"), ["true"]))
+    cfg = Slurm(nodes=3, gpus_per_node=8, cpus_per_task=16, partition="gpu", time="2-00", sbatch_extra=["--exclude=n9"])
+    lines = sbatch_lines(slurm_script.render(cfg, Path("/data/runs/100%"), ["true"]))
     for wanted in ("--nodes=3", "--gpus-per-node=8", "--cpus-per-task=16", "--partition=gpu", "--time=2-00"):
         assert wanted in lines
     assert '--output="/data/runs/100%%/slurm-%j.out"' in lines
     assert {"--requeue", "--open-mode=append", "--signal=B:USR1@90"} <= set(lines)
-    assert lines[-1] == "--exclusive"
+    assert lines[-1] == "--exclude=n9"
     assert not [line for line in lines if line.startswith(("--account", "--qos", "--constraint"))]
 
 
+@pytest.mark.parametrize(
+    ("gres", "count"),
+    [("gpu", 1), ("gpu:4", 4), ("gpu:a100", 1), ("gpu:a100:4", 4), ("shm:7,gpu:a100:2,gpu:v100:1", 3), ("shm:7", 0)],
+)
+def test_gpus_of_a_type_are_counted(gres: str, count: int) -> None:
+    assert slurm_script.gpus_per_node(Slurm(gres=gres)) == count
+    script = slurm_script.render(Slurm(gres=gres), Path("/tmp/r"), ["true"])
+    assert f"--gres={gres}" in sbatch_lines(script) and f"\ngpus={count}\n" in script
+
+
 def test_no_gpus_asks_for_none() -> None:
-    assert "--gpus-per-node" not in "\n".join(sbatch_lines(slurm.render(Slurm(), Path("/tmp/r"), ["true"])))
+    assert "--gpus-per-node" not in "\n".join(sbatch_lines(slurm_script.render(Slurm(), Path("/tmp/r"), ["true"])))
 
 
 def test_every_variable_of_the_template_is_filled_in() -> None:
-    template = (files("launch.templates") / slurm.SCRIPT).read_text()
-    script = slurm.render(Slurm(setup="module() { echo $1 @{options}; }\nmodule cuda"), Path("/tmp/r"), ["a@{setup}"])
-    assert len(re.findall(r"@\{[a-z_]+\}", template)) == 10
+    template = (files("launch.templates") / slurm_script.SCRIPT).read_text()
+    script = slurm_script.render(
+        Slurm(setup="module() { echo $1 @{options}; }\nmodule cuda"), Path("/tmp/r"), ["a@{setup}"]
+    )
+    assert len(re.findall(r"@\{[a-z_]+\}", template)) == 14
     assert re.findall(r"@\{[a-z_]+\}", script) == ["@{setup}", "@{options}"]  # only what the user wrote
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 

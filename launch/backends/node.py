@@ -1,0 +1,195 @@
+"""Ray on one node of a Slurm job, held by a process that Slurm's signals pass by: python -m launch.backends.node VERB.
+
+    place PEER..          print where Ray's head is to listen: IP:PORT, the dashboard's port, the port of Ray's client
+    hold OPTIONS          bring Ray up here and hold it until USR1 (stop) or USR2 (stop, and keep its logs)
+    await NODES SECONDS   until Ray itself counts so many nodes
+
+Preempting a job, Slurm sends SIGTERM to every process of its steps and leaves them GraceTime seconds. A Ray that heard
+it would be gone before its ranks had saved, so SIGTERM is blocked here, and a blocked signal stays so in every process
+that this one starts. The workers of a stage unblock it for themselves (fmtrain.run.worker).
+"""
+
+import argparse
+import contextlib
+import ctypes
+import logging
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from launch.backends.environment import environment
+from launch.backends.reaper import descendants
+
+PORTS = range(20_000, 32_000)  # below those that the kernel hands out to whoever connects
+STOP_WAIT = 5.0  # seconds for killed processes to be gone
+SETTINGS = {"RAY_worker_niceness": "0"}  # of 15, Ray's own: a rank is what this node is for
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def free_port() -> int:
+    """A port that nothing on this machine is bound to at this moment."""
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
+    raise OSError(f"none of the ports {PORTS.start} to {PORTS.stop} is free on {socket.gethostname()}")
+
+
+def address(peers: list[str]) -> str:
+    """This node's address on the way to the first of `peers` that can be resolved; loopback where there is none.
+
+    Asked of the kernel's routes: a node's own name may stand for 127.0.1.1, and its first address may be a bridge's.
+    """
+    for peer in peers:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
+            way.connect((peer, 9))  # sends nothing
+            found = str(way.getsockname()[0])
+            if not found.startswith("127."):
+                return found
+    if peers:
+        raise OSError(f"{socket.gethostname()} finds no way to {' '.join(peers)}: are their names known here?")
+    return "127.0.0.1"
+
+
+def place(peers: list[str], interface: str) -> str:
+    """The head's IP:PORT, its dashboard's port, and the port of Ray's client."""
+    where = interface_address(interface) if interface else address(peers)
+    ports = [free_port() for _ in range(3)]
+    return f"{where}:{ports[0]} {ports[1]} {ports[2]}"
+
+
+def interface_address(name: str) -> str:
+    """The IPv4 address of a network interface, as launch.interface names it."""
+    import fcntl
+    import struct
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        try:
+            found = fcntl.ioctl(any_socket.fileno(), 0x8915, struct.pack("256s", name.encode()[:15]))  # SIOCGIFADDR
+        except OSError as e:
+            have = " ".join(entry for _, entry in socket.if_nameindex())
+            raise OSError(
+                f"launch.interface={name}: {e.strerror} on {socket.gethostname()}, which has {have}"
+            ) from None
+    return socket.inet_ntoa(found[20:24])
+
+
+class Holder:
+    """`ray start` as a child, with everything that it starts, until a signal or its own end."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.asked: int | None = None
+        # Fresh, ours alone, and short: the path of a UNIX socket ends at 107 bytes, and TMPDIR may be long.
+        self.folder = Path(tempfile.mkdtemp(prefix="fmt-", dir="/tmp"))
+
+    def run(self) -> int:
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, self._ask)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        if sys.platform == "linux":  # what Ray leaves behind stays ours to find
+            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        try:
+            process = subprocess.Popen(self._command(), stdin=subprocess.DEVNULL, env=environment("ray") | SETTINGS)
+            while self.asked is None and process.poll() is None:
+                time.sleep(0.2)
+            code = process.poll()
+            _end_all()
+            if self.asked != signal.SIGUSR1:
+                self._keep_logs()
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        return 0 if self.asked is not None else code or 1
+
+    def _ask(self, number: int, frame: object) -> None:
+        self.asked = self.asked or number
+
+    def _command(self) -> list[str]:
+        args = self.args
+        ray = [str(Path(sys.executable).with_name("ray")), "start", "--block"]
+        ray += [f"--num-cpus={args.cpus}", f"--num-gpus={args.gpus}", f"--object-store-memory={args.object_store}"]
+        # Worker ports 0: the kernel's choice. Ray's own, 10002 and up, meet those of another job on the same node.
+        ray += [f"--dashboard-agent-listen-port={free_port()}", "--min-worker-port=0", "--max-worker-port=0"]
+        ray.append(f"--temp-dir={self.folder}")
+        if not args.head:
+            return [*ray, f"--address={args.address}"]
+        ip, _, port = args.address.rpartition(":")
+        ray += ["--head", f"--node-ip-address={ip}", f"--port={port}"]
+        ray += ["--dashboard-host=127.0.0.1", f"--dashboard-port={args.dashboard}"]
+        return [*ray, f"--ray-client-server-port={args.client}"]
+
+    def _keep_logs(self) -> None:
+        """Ray's own logs, into the run's folder; a node that shares nothing with the run loses them."""
+        for session in self.folder.glob("session_2*"):
+            kept = Path(f"{self.args.logs}-{socket.gethostname()}")
+            with contextlib.suppress(OSError, shutil.Error):
+                kept.mkdir(mode=0o700, exist_ok=True)
+                shutil.copytree(session / "logs", kept / session.name)
+
+
+def _end_all() -> None:
+    """Kill every process below this one: nothing in a Ray that is to end is worth waiting for."""
+    end = time.monotonic() + STOP_WAIT
+    while (left := descendants(os.getpid())) and time.monotonic() < end:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        time.sleep(0.05)
+
+
+def await_nodes(want: int, seconds: float) -> int:
+    """0 when Ray counts `want` living nodes; 1, and which there are, after `seconds`."""
+    import ray
+
+    end = time.monotonic() + seconds
+    ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
+    while True:
+        up = sorted(n["NodeManagerHostname"] for n in ray.nodes() if n["Alive"])
+        if len(up) >= want:
+            return 0
+        if time.monotonic() > end:
+            print(f"{len(up)} of {want} nodes are in Ray after {seconds:.0f} s: {' '.join(up)}", file=sys.stderr)
+            return 1
+        time.sleep(0.2)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m launch.backends.node")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    where = verbs.add_parser("place")
+    where.add_argument("--interface", default="")
+    where.add_argument("peers", nargs="*")
+    hold = verbs.add_parser("hold")
+    hold.add_argument("--head", action="store_true")
+    for name in ("address", "logs"):
+        hold.add_argument(f"--{name}", required=True)
+    for name in ("cpus", "gpus", "object-store", "dashboard", "client"):
+        hold.add_argument(f"--{name}", type=int, default=0)
+    count = verbs.add_parser("await")
+    count.add_argument("nodes", type=int)
+    count.add_argument("seconds", type=float)
+    args = parser.parse_args()
+    try:
+        if args.verb == "hold":
+            return Holder(args).run()
+        if args.verb == "await":
+            return await_nodes(args.nodes, args.seconds)
+        print(place(args.peers, args.interface))
+    except OSError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

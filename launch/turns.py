@@ -1,0 +1,229 @@
+"""What follows on a turn of a Slurm job: `python -P -m launch.turns RUN_DIR begin|end ..`, called by slurm/job.sbatch.
+
+A turn is one run of the command in the job. Each leaves two lines in the run's turns.jsonl: how far the run had come
+when it began and when it ended. `end` prints what is to follow, one word, and says why on stderr. It knows the run's
+folder and what Slurm says of the job (slurm-job.txt beside it, written by the batch script, so that this also runs
+where Slurm's commands are not: in a container). A turn that was cut off leaves no second line, and counts for nothing.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fmtrain.errors import Diverged, ExitCode, StoreError
+from fmtrain.run.storage import read_json
+from fmtrain.run.worker import ERROR
+from launch.backends import slurm
+
+FILE = "turns.jsonl"
+AGAIN = "again"  # in this allocation, on the Ray that is there where it is whole
+AFRESH = "afresh"  # in this allocation, on a new Ray
+REQUEUE = "requeue"  # in another allocation
+END = "end"
+GONE = "gone"  # the job is queued again already, or cancelled: nothing is left to do here
+_USERS = {ExitCode.CONFIG, ExitCode.INPUT, ExitCode.HELD, ExitCode.INTERRUPTED}  # would come again, or was wished
+_STOPPED = {"TIMEOUT", "DEADLINE"}
+
+
+@dataclass(frozen=True, order=True)
+class Mark:
+    """What a run has on disk: stages committed; in those under way, steps saved, tasks finished, and results whole."""
+
+    committed: int = 0
+    saved: int = 0
+
+
+@dataclass(frozen=True)
+class End:
+    """How a turn ended, and what was found then."""
+
+    code: int  # the command's; 4 where Ray did not come up
+    asked: str = ""  # the signal that asked the job to stop
+    ray: str = "whole"  # whole, ended (on a node, under the command) or down (it never came up)
+    deaf: str = ""  # nodes that did not answer
+    job: slurm.Report = field(default_factory=lambda: slurm.Report("RUNNING"))
+    restart: int = 0
+    error: str = ""  # of the stage: its kind and first line
+    where: str = ""  # the stage and how far it was, whether saved or not
+
+
+@dataclass(frozen=True)
+class Verdict:
+    then: str
+    why: str
+    counts: bool = False  # towards launch.max_restarts, if the turn made no step
+
+
+def decide(now: End, mark: Mark, past: list[dict[str, Any]], most: int) -> Verdict:
+    """What follows on `now`; `past` are the lines of turns.jsonl before it, `most` is launch.max_restarts."""
+    verdict = _settled(now) or _stopped(now) or _failed(now)
+    if not verdict.counts:
+        return verdict
+    idle = _idle(past, mark)
+    if idle > most:
+        turns = "turn" if idle == 1 else f"{idle} turns running"
+        return Verdict(END, f"{verdict.why}; {turns} without a step, and launch.max_restarts={most}", counts=True)
+    last = next((line for line in reversed(past) if line["event"] == "ended"), None)
+    same = (now.code, now.error, now.where)
+    if verdict.then == AGAIN and last and (last["code"], last["error"], last["where"]) == same and last["counts"]:
+        return Verdict(END, f"{verdict.why}; the same as in the turn before, at the same place", counts=True)
+    return verdict if verdict.then != AGAIN or idle < 2 else Verdict(AFRESH, verdict.why, counts=True)
+
+
+def _settled(now: End) -> Verdict | None:
+    """Ends that nothing can change, or nobody should."""
+    if now.code == ExitCode.DONE:
+        return Verdict(END, "done")
+    if now.job.state == "CANCELLED":
+        return Verdict(GONE, "the job was cancelled")
+    if now.job.restarts > now.restart:
+        return Verdict(GONE, "the job is queued again already")
+    return None
+
+
+def _stopped(now: End) -> Verdict | None:
+    """Ends that came from outside. They come before the command's own code: it speaks of what it saw of them."""
+    if now.job.preempted:
+        return Verdict(REQUEUE, "the job is preempted")
+    if now.deaf:
+        return Verdict(REQUEUE, f"no answer from {now.deaf}")
+    if now.ray == "ended":
+        return Verdict(AFRESH, "Ray ended on a node", counts=True)
+    if now.code in _USERS or now.error.startswith(Diverged.__name__):
+        return Verdict(END, "the same would come again")
+    if now.asked or now.job.state in _STOPPED:
+        return Verdict(REQUEUE, f"asked to stop by {now.asked or now.job.state}", counts=True)
+    return None
+
+
+def _failed(now: End) -> Verdict:
+    if now.ray == "down":
+        return Verdict(AFRESH, "Ray did not come up", counts=True)
+    return Verdict(AGAIN, f"the command left with {now.code}", counts=True)
+
+
+def _idle(past: list[dict[str, Any]], mark: Mark) -> int:
+    """How many turns that count, this one among them, have ended since the run last came further."""
+    idle, last = 0, Mark()
+    for at, line in enumerate(past):
+        here = Mark(**line["mark"])
+        if at == 0 or here > last:
+            idle = 0
+        elif line["event"] == "ended" and line["counts"]:
+            idle += 1
+        last = here
+    return 0 if mark > last else idle + 1
+
+
+# --- what the disk says ---------------------------------------------------------------------------------------------
+
+
+def mark_of(run_dir: Path) -> Mark:
+    """How far the run in `run_dir` has come; a run that has no plan yet has come nowhere."""
+    committed = sum(line.get("event") == "committed" for line in _lines(run_dir / "events.jsonl"))
+    saved = sum(saved_in(work) for step in _plan(run_dir) for work in _work(run_dir, step["fingerprint"]))
+    return Mark(committed, saved)
+
+
+def saved_in(work: Path) -> int:
+    """Steps, tasks or results that a folder of unfinished work holds and an interrupted run goes on from."""
+    steps = [int(p.name[5:]) for p in work.glob("checkpoints/step-*") if p.name[5:].isdigit()]
+    tasks = sum(1 for _ in work.glob("parts/*/*/.done/*.json"))
+    return max(steps, default=0) + tasks + (work / "result.json").is_file()
+
+
+def stand(work: Path) -> str:
+    """What of unfinished work is on disk, in words."""
+    made, saved = len(_lines(work / "metrics.jsonl")), saved_in(work)
+    if not made:
+        return f"{saved} tasks are done" if saved else "nothing of it is saved"
+    lost = f", {made - saved} steps after it are not" if made > saved else ""
+    return f"step {saved} is saved{lost}" if saved else f"none of its {made} steps is saved"
+
+
+def standing(run_dir: Path) -> tuple[str, str]:
+    """The error that the run's stage has left, kind and first line, and where the stage stood: NAME STEP."""
+    state = _json(run_dir / "run.json")
+    stage = str(state.get("stage") or "")
+    text = str(state.get("message") or "").partition("\n")[0] if state.get("state") == "failed" else ""
+    error = _json(run_dir / "stages" / stage / ERROR)
+    if text and str(error.get("message") or text + "?").partition("\n")[0] in text:  # it is what ended the run
+        text = f"{error['error']}: {text}"
+    prints = [step["fingerprint"] for step in _plan(run_dir) if step["stage"] == stage]
+    steps = [_last_step(work) for name in prints for work in _work(run_dir, name)]
+    return text, f"{stage} {max(steps, default=0)}"
+
+
+def _last_step(work: Path) -> int:
+    """The last step that a training made, or the tasks that are finished."""
+    rows = _lines(work / "metrics.jsonl")
+    return int(rows[-1].get("step", 0)) if rows else saved_in(work)
+
+
+def _work(run_dir: Path, fingerprint: str) -> list[Path]:
+    return list((run_dir.parent.parent / "work").glob(f"*/{fingerprint}"))
+
+
+def _plan(run_dir: Path) -> list[dict[str, str]]:
+    plan = _json(run_dir / "plan.json")
+    return plan if isinstance(plan, list) else []
+
+
+def _json(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except StoreError:  # not there yet, or cut by whatever ended the turn
+        return {}
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        with contextlib.suppress(ValueError):  # the last line of a process that was killed while it wrote
+            found.append(json.loads(line))
+    return found
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m launch.turns")
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("event", choices=["begin", "end"])
+    parser.add_argument("--code", type=int, default=0)
+    parser.add_argument("--asked", default="")
+    parser.add_argument("--ray", default="whole", choices=["whole", "ended", "down"])
+    parser.add_argument("--deaf", default="")
+    parser.add_argument("--max-restarts", type=int, default=0)
+    args = parser.parse_args()
+    restart, mark = int(os.environ.get("SLURM_RESTART_COUNT") or 0), mark_of(args.run_dir)
+    line = {"restart": restart, "time": round(time.time(), 3), "mark": asdict(mark)}
+    if args.event == "begin":
+        _note(args.run_dir, {"event": "begun", **line})
+        return 0
+    error, where = standing(args.run_dir)
+    answer = args.run_dir / slurm.ANSWER
+    job = slurm.parse(answer.read_text(encoding="utf-8", errors="replace") if answer.is_file() else "")
+    now = End(args.code, args.asked, args.ray, args.deaf, job, restart, error, where)
+    verdict = decide(now, mark, _lines(args.run_dir / FILE), args.max_restarts)
+    heard = {"code": now.code, "asked": now.asked, "ray": now.ray, "deaf": now.deaf, "job": job.state}
+    _note(args.run_dir, {"event": "ended", **line, **heard, "error": error, "where": where, **asdict(verdict)})
+    print(f"{verdict.why}; on disk: {mark.committed} stages of this run, {mark.saved} steps or tasks", file=sys.stderr)
+    print(verdict.then)
+    return 0
+
+
+def _note(run_dir: Path, line: dict[str, Any]) -> None:
+    with open(run_dir / FILE, "a", encoding="utf-8") as f:
+        f.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
