@@ -24,6 +24,7 @@ class Cluster:
 
     state: Path
     nodes: int = 2
+    gpus: int = 0  # that each node claims to have
 
     @property
     def bin(self) -> Path:
@@ -33,7 +34,11 @@ class Cluster:
     def __call__(self, *argv: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         """cluster.sh with a verb and its arguments; AssertionError with what it said when it fails."""
         env = {name: value for name, value in os.environ.items() if not name.startswith(("FMT_SLURM_", "SLURM_"))}
-        env |= {"FMT_SLURM_STATE": str(self.state), "FMT_SLURM_NODES": str(self.nodes)}
+        env |= {
+            "FMT_SLURM_STATE": str(self.state),
+            "FMT_SLURM_NODES": str(self.nodes),
+            "FMT_SLURM_GPUS": str(self.gpus),
+        }
         done = subprocess.run([str(SCRIPT), *argv], env=env, capture_output=True, text=True, timeout=120, check=False)
         if check and done.returncode != 0:
             raise AssertionError(f"cluster.sh {' '.join(argv)}: {done.returncode}\n{done.stdout}{done.stderr}")

@@ -8,6 +8,8 @@
 #        cluster.sh exec CMD [ARG..]    run a command on the login node: exec sbatch job.sbatch
 #        cluster.sh node-kill NODE      a power cut: n2 and every process in it die at once
 #        cluster.sh node-start NODE     switch it on again
+#        cluster.sh preempt SECONDS     a more urgent job takes every node for so long, and preempts what runs there
+#        cluster.sh time-limit JOB SECONDS    let the job's time be over in so many seconds, up to a minute later
 #
 # environment, the same for every verb of one cluster:
 #        FMT_SLURM_STATE  state folder; one cluster a folder, as many side by side as wished   /tmp/fmt-slurm
@@ -15,12 +17,13 @@
 #        FMT_SLURM_CPUS, FMT_SLURM_MEM   CPUs and MB that each node claims to have             4, 8000
 #        FMT_SLURM_GPUS   GPUs each node claims to have; null devices, good for counting only  0
 #        FMT_SLURM_SLURMD_TIMEOUT  seconds until a silent node counts as down                  10
+#        FMT_SLURM_USER_SIGNAL  1: preempted jobs get the signal they asked for, not SIGTERM    0
 #
 # It needs root, but neither systemd nor cgroups, and leaves the network of the machine alone. A node is a network,
 # mount, uts, ipc and pid namespace of its own: own address, hostname, /dev/shm and process list, on the file system of
 # the machine. $FMT_SLURM_STATE/bin holds sbatch, squeue, .. that run on the login node, so that from anywhere
 #        PATH=/tmp/fmt-slurm/bin:$PATH fmtrain run recipe=tiny launch=slurm launch.nodes=2 --wait
-# works. Partitions: main, and urgent, which preempts it. There is no accounting database.
+# works. Partitions: main, and urgent, which preempts it after a GraceTime of 15 s. There is no accounting database.
 set -euo pipefail
 callers_path=$PATH
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH # first of all: the caller's may begin with another cluster's bin
@@ -33,6 +36,7 @@ count=${FMT_SLURM_NODES:-2}
 cpus=${FMT_SLURM_CPUS:-4}
 memory=${FMT_SLURM_MEM:-8000}
 gpus=${FMT_SLURM_GPUS:-0}
+user_signal=${FMT_SLURM_USER_SIGNAL:-0}
 
 # Names of this cluster's own, derived from its folder: namespaces are fs<hash>-n1, addresses 10.16-215.x.y.
 hash=$(printf %s "$state" | cksum | cut -d' ' -f1)
@@ -126,8 +130,9 @@ write_hosts() {
 }
 
 write_conf() {
-  local i gres=
+  local i gres='' parameters=''
   if [ "$gpus" -gt 0 ]; then gres="Gres=gpu:fake:$gpus"; fi
+  if [ "$user_signal" = 1 ]; then parameters=SlurmctldParameters=preempt_send_user_signal; fi
   cat <<CONF
 ClusterName=fmt
 SlurmctldHost=login($net.1)
@@ -148,7 +153,7 @@ MpiDefault=none
 SwitchType=switch/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
-SlurmctldParameters=preempt_send_user_signal
+$parameters
 SlurmdParameters=config_overrides
 GresTypes=gpu
 ReturnToService=2
@@ -260,10 +265,8 @@ inside_node() { # pid 1 of the node: slurmd is not, for pid 1 has to outlive it 
   mount --make-rprivate /
   mount -t tmpfs -o mode=1777 tmpfs /dev/shm
   # /tmp is shared with the machine, so that run folders may lie there; Ray's sockets must not meet another node's.
-  for name in /tmp/ray "/tmp/fmtrain-$UID"; do
-    mkdir -p "$name"
-    mount -t tmpfs -o mode=700 tmpfs "$name"
-  done
+  mkdir -p /tmp/ray
+  mount -t tmpfs -o mode=700 tmpfs /tmp/ray
   mount --bind "$state/hosts" /etc/hosts
   slurmd -D -N "$1" -f "$state/slurm.conf" &
   pid=$!
@@ -283,7 +286,7 @@ check() {
   [ ${#state} -le 80 ] || die "FMT_SLURM_STATE=$state: ${#state} characters, at most 80 fit a socket's path"
   case $state in *[!A-Za-z0-9._/-]*) die "FMT_SLURM_STATE=$state: only letters, digits and . _ - / can be used" ;; esac
   case $count in '' | *[!0-9]*) die "FMT_SLURM_NODES=$count is not a number; e.g. FMT_SLURM_NODES=2" ;; esac
-  [ "$count" -ge 1 ] && [ "$count" -le 200 ] || die "FMT_SLURM_NODES=$count: 1 to 200 are possible"
+  if [ "$count" -lt 1 ] || [ "$count" -gt 200 ]; then die "FMT_SLURM_NODES=$count: 1 to 200 are possible"; fi
   case $gpus in '' | *[!0-9]*) die "FMT_SLURM_GPUS=$gpus is not a number; e.g. FMT_SLURM_GPUS=2" ;; esac
 }
 
@@ -302,6 +305,21 @@ install() {
   [ "$(id -u)" = 0 ] || die "install needs root: run it with sudo"
   command -v apt-get >/dev/null || die "no apt-get here: install what corresponds to Debian's ${PACKAGES[*]}"
   DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${PACKAGES[@]}"
+}
+
+preempt() { # SECONDS
+  case ${1:-} in '' | *[!0-9]*) die "preempt: '${1:-}' is no number of seconds, e.g. $0 preempt 5" ;; esac
+  check_running
+  login sbatch --parsable --partition=urgent --nodes="$count" --exclusive --output=/dev/null --wrap="sleep $1"
+}
+
+time_limit() { # JOB SECONDS
+  local ran
+  case ${2:-} in '' | *[!0-9]*) die "time-limit: '${2:-}' is no number of seconds, e.g. $0 time-limit 17 90" ;; esac
+  check_running
+  ran=$(login scontrol show job "$1" | sed -n 's/.*RunTime=\([0-9:-]*\) .*/\1/p')
+  ran=$(awk -F'[:-]' '{ print ((NF > 3 ? $(NF - 3) * 24 : 0) + $(NF - 2)) * 60 + $(NF - 1) + ($NF > 0) }' <<<"$ran")
+  login scontrol update "jobid=$1" "TimeLimit=$((ran + ($2 + 59) / 60))"
 }
 
 start() {
@@ -359,6 +377,8 @@ case $verb in
 install) install ;;
 start) start ;;
 stop) stop "$@" ;;
+preempt) preempt "$@" ;;
+time-limit) time_limit "$@" ;;
 status) status ;;
 exec)
   [ $# -gt 0 ] || die "exec: no command given, e.g. $0 exec sinfo"

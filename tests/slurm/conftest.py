@@ -21,7 +21,7 @@ DRIVER = Path(__file__).with_name("driver.py")
 @pytest.fixture(scope="session")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     need("slurm")
-    cluster = Cluster(tmp_path_factory.mktemp("slurm"))
+    cluster = Cluster(tmp_path_factory.mktemp("slurm"), gpus=1)
     try:
         cluster("start")
         yield cluster
@@ -50,10 +50,10 @@ def submit(cluster: Cluster, tmp_path: Path) -> Callable[..., tuple[str, Path]]:
     return submit
 
 
-def until_said(out: Path, text: str, seconds: float = 90) -> None:
+def until_said(out: Path, text: str, seconds: float = 240, count: int = 1) -> None:
     """Wait for it in a job's output."""
     end = time.monotonic() + seconds
-    while not out.exists() or text not in out.read_text():
+    while not out.exists() or out.read_text().count(text) < count:
         assert time.monotonic() < end, f"{out} never said {text!r}: {out.read_text() if out.exists() else 'nothing'}"
         time.sleep(0.1)
 

@@ -50,7 +50,7 @@ def test_a_job_with_no_way_to_the_hub_knows_what_was_submitted(cluster: Cluster,
         done = fmtrain("run", *base, *given, **hub.environment)
     assert done.returncode == 0, done.stdout + done.stderr
     number, run = done.stdout.split()[1], store / "runs" / done.stdout.split()[3]
-    until_said(run / f"slurm-{number}.out", "dashboard")  # printed when the plan is made and written
+    until_said(run / f"slurm-{number}.out", "dashboard http")  # printed when the plan is made and written
     cluster("exec", "scancel", number)
     assert slurm.wait(number, run / f"slurm-{number}.out", run) == ExitCode.INTERRUPTED
     assert [step["action"] for step in json.loads((run / "plan.json").read_text())] == ["run"]

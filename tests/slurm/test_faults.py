@@ -1,0 +1,78 @@
+"""The table of faults: each strikes a job on two nodes once, in a corpus stage and in a training, and it comes back by
+itself to the same bits. `make test-faults` runs all of it and prints seconds from the fault to the next new step; CI
+runs the two of `CI`."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from launch.templates.testing.cluster import Cluster
+from tests.conftest import fmtrain
+from tests.slurm import faults
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
+CI = {("kill_rank", "pretrain"), ("preempt", "pretrain")}
+CASES = [
+    pytest.param(name, stage, marks=pytest.mark.long if (name, stage) in CI else pytest.mark.faults)
+    for stage in faults.STAGES
+    for name in faults.FAULTS
+]
+SLURM = ["launch=slurm", "launch.nodes=2", "launch.cpus_per_task=2", "launch.time=01:00:00"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with what the recipe makes when nothing happens, without any queue."""
+    store = tmp_path_factory.mktemp("undisturbed") / "store"
+    done = fmtrain("run", *faults.RECIPE, "launch=inline", f"store={store}", timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return store
+
+
+@pytest.fixture(scope="module")
+def table() -> Iterator[list[str]]:
+    lines: list[str] = []
+    yield lines
+    print("\n" + "\n".join(lines))
+
+
+@pytest.mark.parametrize(("name", "stage"), CASES)
+def test_it_comes_back_to_the_same_bits(
+    name: str, stage: str, cluster: Cluster, undisturbed: Path, tmp_path: Path, table: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    store = tmp_path / "store"
+    if stage == "pretrain":  # what comes before is not what is struck
+        for kind in ("corpus", "tokenizer", "tokens"):
+            shutil.copytree(undisturbed / "artifacts" / kind, store / "artifacts" / kind)
+    done = fmtrain("run", *faults.RECIPE, *SLURM, f"store={store}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    case = faults.Case(cluster, done.stdout.split()[1], store / "runs" / done.stdout.split()[3])
+    said = case.run / f"slurm-{case.job}.out"
+    try:
+        seconds = faults.strike(case, store, stage, faults.FAULTS[name], 400)
+        if stage == "corpus":  # the training after it is of no interest here
+            faults.until(lambda: faults.steps_made(store, stage) == 10**6, 400, "the corpus")
+            subprocess.run(["scancel", case.job], check=True)
+        assert faults.finish(case, 400) == ("CANCELLED" if stage == "corpus" else "COMPLETED")
+    except AssertionError as e:
+        raise AssertionError(f"{e}\n{said.read_text() if said.exists() else 'no output'}") from e
+    finally:
+        subprocess.run(["scancel", "-f", case.job], check=False)
+        cluster("start")  # every node is in again
+    wanted, found = faults.contents(undisturbed), faults.contents(store)
+    kinds = {"corpus"} if stage == "corpus" else {"model"}
+    assert {f for f in found if f.split("/")[0] in kinds}, found
+    assert {k: v for k, v in found.items() if k.split("/")[0] in kinds} == {
+        k: v for k, v in wanted.items() if k.split("/")[0] in kinds
+    }
+    table.append(f"{name:<16} {stage:<9} {seconds:6.1f} s to the next new step")
+    with capsys.disabled():
+        print("\n" + table[-1], flush=True)
+    if keep := os.environ.get("FMT_FAULTS_TABLE"):
+        with open(keep, "a", encoding="utf-8") as f:
+            f.write(table[-1] + "\n")
