@@ -47,7 +47,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.line(line)
 
 
-def fmtrain(*args: str, timeout: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
+def fmtrain(*args: str, timeout: float = 900, **env: str) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "launch.cli", *args],

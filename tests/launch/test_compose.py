@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -229,16 +228,16 @@ HEAVY = {"torch", "ray", "deepspeed", "datatrove", "transformers"}
 )
 def test_answers_soon_and_imports_nothing_heavy(args: list[str], tmp_path: Path) -> None:
     code = f"""
-import sys
+import sys, time
 from launch.cli import main
 try:
     code = main({args!r})
 except SystemExit as e:
     code = e.code
 print('HEAVY', sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)
+print(f'spent {{time.process_time()}}', file=sys.stderr)
 sys.exit(code)
 """
-    begun = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -246,13 +245,13 @@ sys.exit(code)
         cwd=tmp_path,
         env={"FMTRAIN_STORE": "store", "PATH": ""},
     )
-    spent = time.monotonic() - begun
     wrong = any("=" in a for a in args)
     assert done.returncode == (2 if wrong else 0), done.stderr
     assert "HEAVY []" in done.stderr
     if wrong:
         assert "did you mean" in done.stderr
-    assert spent < 10  # a loaded machine; the figure itself is printed by benchmarks/startup.py
+    processor_seconds = float(done.stderr.split()[-1])
+    assert processor_seconds < 4  # some three times those of a quiet machine: benchmarks/startup.py
 
 
 def test_a_first_stage_may_start_from_a_pin() -> None:
