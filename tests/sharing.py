@@ -1,7 +1,7 @@
 """What tests on several workers (pytest-xdist) share: groups that stay on one worker, and folders made once for all.
 
 A test goes to whichever worker is free, unless it stands on something dear that is made once in a process: then it
-goes where the others that stand on it go. Groups that may take longest come first, so that none begins last.
+goes where the others that stand on it go. The longest come first, so that none of them begins last.
 """
 
 import os
@@ -47,13 +47,13 @@ def mark(items: list[pytest.Item]) -> None:
 
 
 def longest_first(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Group by group: first what may take longest, by the timeout that was asked for, then by the number of tests."""
+    """Group by group, those with the most minutes first: as the mark `long` says, one where it says none."""
     members: dict[str, list[pytest.Item]] = {}
     for item in items:
         members.setdefault(group(item) or item.nodeid, []).append(item)
+    return [item for found in sorted(members.values(), key=minutes, reverse=True) for item in found]
 
-    def weight(found: list[pytest.Item]) -> tuple[float, int]:
-        marks = [mark for item in found if (mark := item.get_closest_marker("timeout"))]
-        return max((float(mark.args[0]) for mark in marks), default=0.0), len(found)
 
-    return [item for found in sorted(members.values(), key=weight, reverse=True) for item in found]
+def minutes(items: list[pytest.Item]) -> float:
+    marks = [mark for item in items if (mark := item.get_closest_marker("long"))]
+    return sum(float(mark.args[0]) if mark.args else 1.0 for mark in marks) + 0.02 * (len(items) - len(marks))

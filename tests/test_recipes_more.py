@@ -97,7 +97,7 @@ def test_quickstart_on_local_prose(shared_data: Path, tmp_path: Path) -> None:
     )  # type: ignore[operator]
 
 
-@pytest.mark.long
+@pytest.mark.long(4)
 @pytest.mark.timeout(2400)
 def test_masked_lm_publishes_what_transformers_loads(tmp_path: Path) -> None:
     """Masked accuracy above always guessing the commonest token."""
@@ -110,7 +110,7 @@ def test_masked_lm_publishes_what_transformers_loads(tmp_path: Path) -> None:
     assert masked["accuracy"]["value"] > masked["commonest_accuracy"]["value"]
 
 
-@pytest.mark.long
+@pytest.mark.long(15)
 @pytest.mark.timeout(3600)
 def test_the_full_quickstart(tmp_path: Path) -> None:
     """On its own Ray: bits per byte below gzip's, a verdict on the held-out kind; then all reused.
