@@ -67,7 +67,7 @@ def decide(now: End, mark: Mark, past: list[dict[str, Any]], most: int) -> Verdi
         return verdict
     idle = _idle(past, mark)
     if idle > most:
-        turns = "turn" if idle == 1 else f"{idle} turns running"
+        turns = "a turn" if idle == 1 else f"{idle} turns in a row"
         return Verdict(END, f"{verdict.why}; {turns} without a step, and launch.max_restarts={most}", counts=True)
     last = next((line for line in reversed(past) if line["event"] == "ended"), None)
     same = (now.code, now.error, now.where)
@@ -143,7 +143,7 @@ def stand(work: Path) -> str:
     made, saved = len(_lines(work / "metrics.jsonl")), saved_in(work)
     if not made:
         return f"{saved} tasks are done" if saved else "nothing of it is saved"
-    lost = f", {made - saved} steps after it are not" if made > saved else ""
+    lost = f"; steps made after it, and lost: {made - saved}" if made > saved else ""
     return f"step {saved} is saved{lost}" if saved else f"none of its {made} steps is saved"
 
 

@@ -115,7 +115,7 @@ def test_what_the_disk_says(tmp_path: Path) -> None:
     assert turns.mark_of(run) == Mark(1, 2)
     assert turns.standing(run) == ("StageFailed: sft failed: why", "sft 2")
     work = tmp_path / "work" / "model" / "ab"
-    assert turns.stand(work) == "step 2 is saved, 1 steps after it are not"
+    assert turns.stand(work) == "step 2 is saved; steps made after it, and lost: 1"
     done = work / "parts" / "key" / "read" / ".done"
     done.mkdir(parents=True)
     for name in ("00000.json", "00001.json", "00002-x.tick"):

@@ -56,7 +56,7 @@ def test_it_comes_back_to_the_same_bits(
     try:
         seconds = faults.strike(case, store, stage, faults.FAULTS[name], 400)
         if stage == "corpus":  # the training after it is of no interest here
-            faults.until(lambda: faults.steps_made(store, stage) == 10**6, 400, "the corpus")
+            faults.until(lambda: faults.steps_made(store, stage) == faults.DONE, 400, "the corpus")
             subprocess.run(["scancel", case.job], check=True)
         assert faults.finish(case, 400) == ("CANCELLED" if stage == "corpus" else "COMPLETED")
     except AssertionError as e:
@@ -64,6 +64,11 @@ def test_it_comes_back_to_the_same_bits(
     finally:
         subprocess.run(["scancel", "-f", case.job], check=False)
         cluster("start")  # every node is in again
+    if name == "time_limit" and faults.turns_begun(case) == 1:
+        pytest.skip("this machine was done before Slurm looked at the job's time, which it does twice a minute")
+    assert faults.turns_begun(case) == 2
+    if name == "preempt" and stage == "pretrain":
+        assert "stopped: step " in said.read_text()
     wanted, found = faults.contents(undisturbed), faults.contents(store)
     kinds = {"corpus"} if stage == "corpus" else {"model"}
     assert {f for f in found if f.split("/")[0] in kinds}, found

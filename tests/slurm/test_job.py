@@ -1,6 +1,7 @@
 """Jobs on a real Slurm: Ray over both nodes, exit codes, another turn, and what `wait` makes of every end."""
 
 import json
+import os
 import signal
 import stat
 import subprocess
@@ -13,8 +14,10 @@ import pytest
 from fmtrain.errors import ConfigError
 from fmtrain.schema.launch import Slurm
 from launch.backends import slurm
+from launch.backends.reaper import descendants
 from launch.templates.testing.cluster import Cluster
 from tests.slurm.conftest import ray_processes, until_said
+from tests.slurm.faults import until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(500)]
 Submit = Callable[..., tuple[str, Path]]
@@ -77,7 +80,7 @@ def test_saved_means_another_turn(submit: Submit, tmp_path: Path, capsys: pytest
 def test_no_more_turns_than_allowed(submit: Submit, capsys: pytest.CaptureFixture[str]) -> None:
     job, run_dir = submit("hosts", "75", nodes=1, max_restarts=0)
     assert wait(job, run_dir) == 75
-    assert "launch.max_restarts=0 reached" in capsys.readouterr().out
+    assert "a turn without a step, and launch.max_restarts=0" in capsys.readouterr().out
 
 
 @pytest.mark.long
@@ -90,6 +93,24 @@ def test_cancelled_while_it_runs(
     assert wait(job, run_dir) == 130
     assert f"job {job} was cancelled" in capsys.readouterr().err
     assert ray_processes(cluster) == []
+
+
+@pytest.mark.long
+def test_a_ray_that_does_not_come_up_is_tried_again(
+    cluster: Cluster, submit: Submit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job, run_dir = submit("hosts", "0")
+    until(lambda: held(cluster, "n2") != [], 240, "Ray begins on n2")
+    os.kill(held(cluster, "n2")[0], signal.SIGKILL)
+    assert wait(job, run_dir) == 0
+    out = capsys.readouterr().out
+    assert "Ray did not come up" in out and "turn 1 in this allocation" in out
+
+
+def held(cluster: Cluster, node: str) -> list[int]:
+    """The processes on a node that hold Ray."""
+    below = descendants(int((cluster.state / f"{node}.pid").read_text().split()[0]))
+    return [pid for pid in below if b"launch.backends.node\0hold" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 @pytest.mark.long

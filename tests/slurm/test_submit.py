@@ -38,10 +38,12 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(500)]
 def test_sbatch_takes_every_field(field: dict[str, object], cluster: Cluster, tmp_path: Path) -> None:
     if "reservation" in field:
         made = ["create", "reservation", "reservationname=our slot", "starttime=now", "duration=60", "user=root"]
-        cluster("exec", "scontrol", *made, "nodes=ALL", "flags=overlap", check=False)
+        cluster("exec", "scontrol", *made, "nodes=ALL", "flags=overlap")
     script = tmp_path / "job.sbatch"
     script.write_text(slurm_script.render(Slurm(**field), tmp_path / "runs" / "a run", ["true"]))  # type: ignore[arg-type]
     done = subprocess.run(["sbatch", "--test-only", str(script)], capture_output=True, text=True)
+    if "reservation" in field:  # what it holds is nobody else's
+        cluster("exec", "scontrol", "delete", "reservationname=our slot")
     assert done.returncode == 0, done.stderr
 
 
