@@ -28,7 +28,7 @@ REQUEUE = "requeue"  # in another allocation
 END = "end"
 GONE = "gone"  # the job is queued again already, or cancelled: nothing is left to do here
 _USERS = {ExitCode.CONFIG, ExitCode.INPUT, ExitCode.HELD, ExitCode.INTERRUPTED}  # would come again, or was wished
-_STOPPED = {"TIMEOUT", "DEADLINE"}
+_LATE = {"TimeLimit"}
 
 
 @dataclass(frozen=True, order=True)
@@ -80,10 +80,10 @@ def _settled(now: End) -> Verdict | None:
     """Ends that nothing can change, or nobody should."""
     if now.code == ExitCode.DONE:
         return Verdict(END, "done")
-    if now.job.state == "CANCELLED":
-        return Verdict(GONE, "the job was cancelled")
     if now.job.restarts > now.restart:
         return Verdict(GONE, "the job is queued again already")
+    if now.job.ended and now.job.reason not in _LATE:
+        return Verdict(GONE, "the job was cancelled")
     return None
 
 
@@ -97,8 +97,8 @@ def _stopped(now: End) -> Verdict | None:
         return Verdict(AFRESH, "Ray ended on a node", counts=True)
     if now.code in _USERS or now.error.startswith(Diverged.__name__):
         return Verdict(END, "the same would come again")
-    if now.asked or now.job.state in _STOPPED:
-        return Verdict(REQUEUE, f"asked to stop by {now.asked or now.job.state}", counts=True)
+    if now.asked or now.job.ended:
+        return Verdict(REQUEUE, f"asked to stop by {now.asked or now.job.reason}", counts=True)
     return None
 
 

@@ -117,7 +117,7 @@ class Holder:
         ray += [f"--num-cpus={args.cpus}", f"--num-gpus={args.gpus}", f"--object-store-memory={args.object_store}"]
         # Worker ports 0: the kernel's choice. Ray's own, 10002 and up, meet those of another job on the same node.
         ray += [f"--dashboard-agent-listen-port={free_port()}", "--min-worker-port=0", "--max-worker-port=0"]
-        ray.append(f"--temp-dir={self.folder}")
+        ray.append(f"--temp-dir={self.folder / 'r'}")  # below ours: Ray opens its own to everybody
         if not args.head:
             return [*ray, f"--address={args.address}"]
         ip, _, port = args.address.rpartition(":")
@@ -127,7 +127,7 @@ class Holder:
 
     def _keep_logs(self) -> None:
         """Ray's own logs, into the run's folder; a node that shares nothing with the run loses them."""
-        for session in self.folder.glob("session_2*"):
+        for session in self.folder.glob("r/session_2*"):
             kept = Path(f"{self.args.logs}-{socket.gethostname()}")
             with contextlib.suppress(OSError, shutil.Error):
                 kept.mkdir(mode=0o700, exist_ok=True)

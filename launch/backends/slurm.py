@@ -48,6 +48,11 @@ class Report:
     preempted: bool = False  # asked to make room: it goes on for the partition's GraceTime
     end: float | None = None  # seconds since 1970 at which Slurm ends, or has ended it
 
+    @property
+    def ended(self) -> bool:
+        """Whether Slurm is done with it. What it calls COMPLETING may be cancelled, queued again, over its time."""
+        return self.state not in ("RUNNING", "CONFIGURING", "PENDING", UNKNOWN)
+
 
 def submit(cfg: Slurm, run_dir: Path, argv: list[str]) -> str:
     """Write `run_dir/job.sbatch` and hand it to sbatch; the job id, or the script itself under launch.dry_run."""
@@ -124,7 +129,7 @@ def grace(run_dir: Path) -> float:
     if job.end is None:
         return GRACE
     left = job.end - time.time()
-    return LAST_GRACE if left <= 0 or job.state == "CANCELLED" else max(left * 0.9 - 4, left / 2)
+    return LAST_GRACE if left <= 0 or job.ended else max(left * 0.9 - 4, left / 2)
 
 
 def wait(job_id: str, out: Path, run_dir: Path, poll: float = 2.0) -> int:

@@ -39,6 +39,7 @@ def test_a_name_or_a_comment_is_no_field() -> None:
         (answer(left=90), 70, 80),  # USR1 before the time limit
         (answer(left=15, preempt="2026-11-27T20:30:00"), 7, 11),  # a GraceTime of 15
         (answer(left=4), 0, 2),
+        (answer("COMPLETING", left=500), slurm.LAST_GRACE, slurm.LAST_GRACE),  # queued again from outside
         (answer("CANCELLED", left=0), slurm.LAST_GRACE, slurm.LAST_GRACE),  # until SIGKILL
         (answer("TIMEOUT", left=-1), slurm.LAST_GRACE, slurm.LAST_GRACE),
         (answer(end="Unknown"), slurm.GRACE, slurm.GRACE),  # no time limit

@@ -48,8 +48,13 @@ def line(
         (End(75, job=PREEMPTED), REQUEUE),  # before the canary was missed
         (End(1, "TERM", job=PREEMPTED), REQUEUE),
         (End(0, "TERM", job=PREEMPTED), END),
-        (End(75, "TERM", job=Report("TIMEOUT")), REQUEUE),
+        (End(75, "TERM", job=Report("COMPLETING", reason="TimeLimit")), REQUEUE),
+        (
+            End(75, "TERM", job=Report("COMPLETING", reason="None")),
+            GONE,
+        ),  # scancel, as scontrol shows it until it is over
         (End(75, "TERM", job=Report("CANCELLED")), GONE),
+        (End(75, "TERM"), REQUEUE),  # somebody's kill, not Slurm's
         (End(75, "TERM", job=Report("COMPLETING", restarts=1)), GONE),
     ],
 )

@@ -68,7 +68,7 @@ SHOWN = """
 import os, ray
 ray.init(log_to_driver=False)
 folder = ray._private.worker.global_worker.node.get_temp_dir_path()
-look = ray.remote(lambda: (os.nice(0), oct(os.stat(folder).st_mode), os.environ.get("PLANTED_KEY")))
+look = ray.remote(lambda: (os.nice(0), oct(os.stat(os.path.dirname(folder)).st_mode), os.environ.get("PLANTED_KEY")))
 names = ("FMTRAIN_STORE", "RAY_ADDRESS", "A", "PLANTED_KEY")
 print(*(os.environ.get(name) for name in names), *ray.get(look.remote()), sep="|")
 """
@@ -100,7 +100,7 @@ def test_a_bare_environment_and_a_careless_setup(
     [
         (["launch.gpus_per_node=8"], "launch.cpus_per_task=8"),
         (["launch.gres=gpu:a100:8"], "launch.cpus_per_task=8"),
-        (["launch.ranks=8", "launch.cpus_per_rank=4"], "launch.cpus_per_task=32"),
+        (["launch.ranks=2", "launch.cpus_per_rank=8"], "launch.cpus_per_task=16"),
         (["launch.ranks=3"], "global_batch_size"),
         (["launch.nodes=3", "launch.ranks=3"], "global_batch_size"),
         (["launch.gpus_per_node=2", "launch.ranks=4"], "launch.ranks=2, or launch.nodes=2"),
