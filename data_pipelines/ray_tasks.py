@@ -172,6 +172,7 @@ def _work(call: Call) -> Done | Failure:
     """In Ray's worker."""
     import ray
 
+    os.umask(0o077)  # a cluster's worker has its own, and unfinished work is its user's alone
     return attempt(call, beats(call.beat, ray.get_runtime_context().get_node_id()))
 
 

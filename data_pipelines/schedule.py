@@ -1,7 +1,8 @@
 """Runs the tasks of a stage, in this process or on Ray, so that any of them may die at any time.
 
 A task is a module-level function `(task, item) -> counts`. It writes into its own scratch folder; what it leaves there
-is moved to the step's folder by rename and a marker is written last, so a finished task is not run again. Everything
+is moved to the step's folder by rename and a marker is written last, so a finished task is not run again: its files are
+hashed when an interrupted run goes on, and looked at once more before what is made of them counts. Everything
 stands under a key that the stage computes from all that the result depends on: with another key (another number of
 tasks, other inputs, other code) the work starts anew. A task that raises, dies or falls silent is tried again
 MAX_RETRIES times, then the stage fails with that task's error; a FmtrainError would come again, and ends it at once.
@@ -19,8 +20,8 @@ from typing import Any, Self, TypeVar
 
 import fmtrain
 from data_pipelines.ray_tasks import RayTasks
-from data_pipelines.tasks import Call, Counts, Done, Retries, Task, Watch, attempt, clear, finished, publish
-from fmtrain.errors import ConfigError
+from data_pipelines.tasks import Call, Counts, Done, Retries, Task, Watch, attempt, check, clear, finished, publish
+from fmtrain.errors import ConfigError, StoreError
 from fmtrain.run.fingerprint import fingerprint
 from fmtrain.run.stage import Stage
 from fmtrain.run.storage import sha256_file
@@ -42,18 +43,30 @@ class Scheduler:
             raise ConfigError(f"resources.executor: {self.executor!r} is neither 'inline' nor 'ray'")
         self.heartbeat = float(stage.resources.get("heartbeat_seconds", HEARTBEAT_SECONDS))
         self.parts = stage.work_dir / "parts" / key
+        self.made: dict[str, list[Done]] = {}  # step -> its tasks
+        self.damaged = False  # a step before this one was: what later steps have made of it goes with it
 
     def __enter__(self) -> Self:
         root = self.parts.parent
         for stale in root.iterdir() if root.exists() else ():
             if stale != self.parts:
                 shutil.rmtree(stale, ignore_errors=True)
-        self.parts.mkdir(parents=True, exist_ok=True)
+        root.mkdir(exist_ok=True)  # never the work folder: where it is gone, the work is another run's
+        self.parts.mkdir(exist_ok=True)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if "ray" in sys.modules:
             sys.modules["ray"].shutdown()
+        if error is None:
+            self.check(whole=False)
+
+    def check(self, *steps: str, whole: bool) -> None:
+        """StoreError where a file of these steps, or of any, has changed since its task left it; see tasks.check."""
+        for step in steps or self.made:
+            for done in self.made[step]:
+                for name, part in done.files.items():
+                    check(self.parts / step / name, part, whole=whole)
 
     def run(
         self,
@@ -69,7 +82,7 @@ class Scheduler:
         folder = self.parts / step
         _prepare(folder)
         calls = [Call(function, item, folder, rank, len(items)) for rank, item in enumerate(items)]
-        results = {call.rank: done for call in calls if (done := finished(call))}
+        results = self._finished(calls)
         watch = Watch(self.stage, unit, total)
         watch.begin(results)
 
@@ -84,12 +97,28 @@ class Scheduler:
             execute(waiting, watch, Retries(name), take)
         watch.show(force=True)
         _prepare(folder)
-        return [results[rank].counts for rank in range(len(items))]
+        self.made[step] = [results[rank] for rank in range(len(items))]
+        return [done.counts for done in self.made[step]]
+
+    def _finished(self, calls: list[Call]) -> dict[int, Done]:
+        """What an earlier run has finished of a step; what is damaged is named and unmade, and all that follows it."""
+        found, spoilt = {}, self.damaged
+        for call in calls:
+            try:
+                if not spoilt and (done := finished(call)):
+                    found[call.rank] = done
+            except StoreError as e:
+                self.damaged = True
+                print(f"warning: {e}; it is made again, and what was made of it", file=sys.stderr, flush=True)
+            if call.rank not in found:
+                call.marker.unlink(missing_ok=True)
+        return found
 
 
 def _prepare(folder: Path) -> None:
     """The step's folder without what attempts have left that died or were given up."""
-    (folder / ".done").mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
+    (folder / ".done").mkdir(exist_ok=True)
     for stale in folder.glob(".scratch-*"):
         shutil.rmtree(stale, ignore_errors=True)
     for pattern in ("*.tick", "*.tmp"):

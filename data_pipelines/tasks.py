@@ -1,8 +1,9 @@
 """One task of a step, as it travels: what it is given, how it tells that it lives, and how its files are published.
 
-An attempt at a task works in a scratch folder of its own and leaves its files there. The driver alone moves them to the
-step's folder, and the marker comes last. So an attempt that was given up may go on, on a node that nobody reaches, and
-end late: what it made is never seen. What happens in between, here or on Ray, stands in schedule.py and ray_tasks.py.
+An attempt at a task works in a scratch folder of its own and leaves its files there, hashed. The driver alone moves
+them to the step's folder, and the marker, which holds the hashes, comes last. So a file that has changed is noticed,
+and an attempt that was given up may go on, on a node that nobody reaches, and end late: what it made is never seen.
+What happens in between, here or on Ray, stands in schedule.py and ray_tasks.py.
 """
 
 import contextlib
@@ -16,14 +17,16 @@ import traceback
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from fmtrain.errors import FmtrainError, StageFailed, Unavailable
+import xxhash
+
+from fmtrain.errors import FmtrainError, StageFailed, StoreError, Unavailable
 from fmtrain.run.lease import process_start
 from fmtrain.run.stage import Stage
-from fmtrain.run.storage import disk_errors, fsync_dir, fsync_tree, read_json, write_json
+from fmtrain.run.storage import disk_errors, fsync_dir, fsync_tree, read_sealed, write_sealed
 from fmtrain.run.worker import Progress
 
 Counts = dict[str, int]
@@ -77,13 +80,23 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A file that a task has left: its size in bytes, when it was written last (ns), the XXH3-128 of its bytes."""
+
+    size: int
+    written: int
+    digest: str
+
+
+@dataclass(frozen=True)
 class Done:
-    """A finished task: its counts, how much it has ticked, where it ran."""
+    """A finished task: its counts, how much it has ticked, where it ran, its files by their names in the step."""
 
     counts: Counts
     units: int
     bytes: int
     host: str
+    files: dict[str, Part] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,7 +132,9 @@ def attempt(call: Call, tell: Callable[[int, int], None]) -> Done | Failure:
             meter = _Meter(tell)
             counts = call.function(Task(call.rank, call.world_size, call.scratch, call.folder.parent, meter), call.item)
             fsync_tree(call.scratch)
-        return Done(counts, meter.units, meter.bytes, socket.gethostname())
+            names = sorted(p for p in call.scratch.rglob("*") if p.is_file())
+            files = {p.relative_to(call.scratch).as_posix(): _part(p) for p in names}
+        return Done(counts, meter.units, meter.bytes, socket.gethostname(), files)
     except FmtrainError as e:
         return Failure(str(e), socket.gethostname(), traceback.format_exc() if e.__cause__ else "", e)
     except Exception as e:
@@ -136,14 +151,14 @@ def publish(call: Call, done: Done) -> None:
                 f"{socket.gethostname()}; all nodes need the store on one shared file system: give it with store=PATH"
             )
         folders = set()
-        for file in sorted(p for p in call.scratch.rglob("*") if p.is_file()):
-            target = call.folder / file.relative_to(call.scratch)
+        for name in done.files:
+            target = call.folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(file, target)
+            os.replace(call.scratch / name, target)
             folders.add(target.parent)
         for folder in sorted(folders):
             fsync_dir(folder)
-        write_json(call.marker, {"counts": done.counts, "units": done.units, "bytes": done.bytes, "host": done.host})
+        write_sealed(call.marker, asdict(done))
     clear(call)
 
 
@@ -155,8 +170,38 @@ def clear(call: Call) -> None:
 
 
 def finished(call: Call) -> Done | None:
-    """What an earlier run of the step has recorded of the task."""
-    return Done(**read_json(call.marker)) if call.marker.exists() else None
+    """What an earlier run of the step has recorded of the task; StoreError where its files are not as it left them."""
+    if not call.marker.exists():
+        return None
+    try:
+        data = read_sealed(call.marker)
+        done = Done(**{**data, "files": {name: Part(**part) for name, part in data["files"].items()}})
+    except (TypeError, KeyError, AttributeError) as e:
+        raise StoreError(f"{call.marker} is damaged: {e}") from None
+    for name, part in done.files.items():
+        check(call.folder / name, part, whole=True)
+    return done
+
+
+def check(path: Path, part: Part, *, whole: bool) -> None:
+    """StoreError where the file has changed since its task left it, by its looks or, for `whole`, by its bytes."""
+    try:
+        status = path.stat()
+        same = (status.st_size, status.st_mtime_ns) == (part.size, part.written)
+        if whole:
+            same = _part(path).digest == part.digest
+    except FileNotFoundError:
+        raise StoreError(f"{path} is missing") from None
+    if not same:
+        raise StoreError(f"{path} is not as its task left it: the disk is failing, or somebody has changed it")
+
+
+def _part(path: Path) -> Part:
+    digest, status = xxhash.xxh3_128(), path.stat()
+    with open(path, "rb") as f:
+        while block := f.read(1 << 20):
+            digest.update(block)
+    return Part(status.st_size, status.st_mtime_ns, digest.hexdigest())
 
 
 @dataclass(frozen=True)

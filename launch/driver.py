@@ -13,19 +13,22 @@ import shutil
 import signal
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from fmtrain import show
-from fmtrain.errors import ExitCode, FmtrainError
+from fmtrain.errors import ExitCode, FmtrainError, StoreError
 from fmtrain.run import lease
+from fmtrain.run.lease import Lease
 from fmtrain.run.manifest import Artifact, Manifest, verify
 from fmtrain.run.remote import is_url
 from fmtrain.run.sources import BESIDE, HUB
 from fmtrain.run.stage import Stage, write_stage
-from fmtrain.run.storage import disk_errors, read_json, write_json
+from fmtrain.run.storage import disk_errors, list_files, private_dir, read_sealed, write_json
 from fmtrain.run.store import Store
+from fmtrain.run.worker import RESULT
 from fmtrain.schema.load import dump
 from fmtrain.schema.root import Root
 from fmtrain.schema.together import check_ranks
@@ -88,10 +91,9 @@ class Run:
 
     def __init__(self, store: Store, run: str, root: Root, overrides: list[str]) -> None:
         self.store, self.id, self.root = store, run, root
-        self.folder = store.run_dir(run)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder = private_dir(store.run_dir(run))
         self.state: dict[str, Any] = {
-            **lease.owner(run),
+            **asdict(lease.owner(run)),
             "recipe": root.recipe,
             "overrides": overrides,
             "launch": root.launch.name,
@@ -143,12 +145,13 @@ class Driver:
                 self.signals.check()
                 begun = time.monotonic()
                 what = f"{step.node.stage} ({step.node.spec.kind} {step.fingerprint[:12]})"
-                with lease.held(self.store.lease(step.node.spec.kind, step.fingerprint), self.run.id, what):
-                    artifact = self._make(step, backend)
+                path = self.store.lease(step.node.spec.kind, step.fingerprint)
+                with lease.held(path, self.run.id, what, self.signals.check) as held:
+                    artifact = self._make(step, backend, held)
                 self.made[step.node.stage] = artifact
                 self.seconds[step.node.stage] = time.monotonic() - begun
 
-    def _make(self, step: Step, backend: Backend) -> Artifact:
+    def _make(self, step: Step, backend: Backend, held: Lease) -> Artifact:
         """The step's artifact: found, finished earlier but not committed, or made now."""
         node = step.node
         self.run.update(stage=node.stage)
@@ -156,17 +159,15 @@ class Driver:
         if found is not None:
             self._say(step, f"reuse {found.ref}")
             return found
-        work = self.store.work(node.spec.kind, step.fingerprint)
-        work.mkdir(parents=True, exist_ok=True)
-        if not ((work / "result.json").is_file() and (work / "out").is_dir()):
-            (work / "result.json").unlink(missing_ok=True)
-            self._work(step, backend, work)
-        artifact = self._commit(step, work)
+        work = self.store.adopt(node.spec.kind, step.fingerprint, held.me.token)
+        if not _is_finished(work):
+            self._work(step, backend, work, held)
+        artifact = self._commit(step, work, held)
         self._say(step, f"{artifact.ref} in {duration(artifact.manifest.seconds)}")
         self.run.event("committed", stage=node.stage, artifact=artifact.ref, seconds=artifact.manifest.seconds)
         return artifact
 
-    def _work(self, step: Step, backend: Backend, work: Path) -> None:
+    def _work(self, step: Step, backend: Backend, work: Path, held: Lease) -> None:
         node = step.node
         folder = self.run.folder / "stages" / node.stage
         shutil.rmtree(folder, ignore_errors=True)
@@ -188,12 +189,13 @@ class Driver:
         job = backend.submit(command)
         self.run.event("started", stage=node.stage, action=step.action, ranks=command.ranks, hosts=job.hosts)
         try:
-            failures = self._follow(job, live)
+            failures = self._follow(job, live, held)
         except BaseException:
             job.stop(self._grace())
             live.close(f"  {node.stage:<10} stopped: {stand(work)}")
             raise
-        if failures or not (work / "result.json").is_file():
+        held.check()
+        if failures or not (work / RESULT).is_file():
             live.close(f"  {node.stage:<10} failed")
             error = cause(node.stage, command, folder, job.hosts, failures)
             self.run.event("failed", stage=node.stage, exit_code=int(error.exit_code), message=str(error))
@@ -204,11 +206,13 @@ class Driver:
         given = self.run.root.launch.grace_seconds
         return slurm.grace(self.run.folder) if given is None else given
 
-    def _follow(self, job: Job, live: Live) -> list[Failure]:
+    def _follow(self, job: Job, live: Live, held: Lease) -> list[Failure]:
         """How the job ended; Stopped where it was this run that was told to stop, and its ranks with it."""
         while (failures := job.wait(0.4)) is None:
             live.poll()
             self.signals.check()
+            if held.lost.is_set():
+                held.check()
         if any(failure.code in ASKED for failure in failures):
             self.signals.wait(TOLD)
         live.hear()
@@ -246,8 +250,8 @@ class Driver:
             paths[role], refs[role] = str(artifact.path), artifact.ref
         return paths, refs
 
-    def _commit(self, step: Step, work: Path) -> Artifact:
-        node, result = step.node, read_json(work / "result.json")
+    def _commit(self, step: Step, work: Path, held: Lease) -> Artifact:
+        node, result = step.node, read_sealed(work / RESULT)
         parents = {}
         for role, parent in step.parents.items():
             artifact = parent if isinstance(parent, Artifact) else None
@@ -260,7 +264,9 @@ class Driver:
             parents=parents, stage=node.stage, revision=node.spec.revision, code=step.code, run=self.run.id,
             created=_now(), seconds=result["seconds"], git=provenance.git(), packages=provenance.packages(),
             host=provenance.host(), numerics=result["numerics"], counts=result["counts"], metrics=result["metrics"],
+            files=result["files"],
         )  # fmt: skip
+        held.check()
         return self.store.commit(work / "out", manifest)
 
     def _say(self, step: Step, text: str) -> None:
@@ -320,6 +326,21 @@ def _finish(driver: Driver, seconds: float) -> None:
     )
     print(lines, flush=True)
     driver.run.event("done", artifacts={stage: a.ref for stage, a in driver.made.items()})
+
+
+def _is_finished(work: Path) -> bool:
+    """Whether an earlier run has made all of it, and only the commit is missing; what has changed since is unmade."""
+    if not (work / RESULT).exists():
+        return False
+    try:
+        if list_files(work / "out") == read_sealed(work / RESULT)["files"]:
+            return True
+        why = f"{work / 'out'} is not as its stage left it"
+    except (StoreError, KeyError) as e:
+        why = str(e)
+    print(f"warning: {why}; the end of the stage is made again", file=sys.stderr, flush=True)
+    (work / RESULT).unlink()
+    return False
 
 
 def _folder(parent: Any) -> str:

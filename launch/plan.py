@@ -9,8 +9,10 @@ from typing import Any
 
 from fmtrain.errors import ConfigError
 from fmtrain.run.fingerprint import differences, fingerprint
-from fmtrain.run.manifest import Artifact
+from fmtrain.run.manifest import Artifact, verify_looks
+from fmtrain.run.storage import owner_of
 from fmtrain.run.store import Store
+from fmtrain.run.worker import RESULT
 from fmtrain.schema.load import identity
 from fmtrain.schema.training import TrainJob
 from launch.code import code_hash
@@ -123,17 +125,23 @@ def _decide(step: Step, store: Store) -> None:
     node = step.node
     found = store.find(node.spec.kind, step.fingerprint)
     if found is not None:
-        changed = found.manifest.code != step.code
+        verify_looks(found)
+        notes = ["code changed"] if found.manifest.code != step.code else []
+        notes += [f"its {role} {ref} is gone" for role, ref in store.gone(found).items()]
         step.action, step.artifact = "reuse", found
-        step.reason = f"{found.ref} (code changed)" if changed else found.ref
+        step.reason = f"{found.ref} ({', '.join(notes)})" if notes else found.ref
         return
     step.reason = _reason(step, store)
     work = store.work(node.spec.kind, step.fingerprint)
-    if any(work.glob("checkpoints/step-*")) or any(work.glob("parts/*")) or (work / "result.json").is_file():
+    if work is not None and (
+        any(work.glob("checkpoints/step-*")) or any(work.glob("parts/*")) or (work / RESULT).is_file()
+    ):
         step.action = "resume"
         step.reason = "unfinished work of an earlier run"
         if (work / "code").is_file() and (work / "code").read_text() != step.code:
             step.reason += " (code changed)"
+    elif others := store.foreign_work(node.spec.kind, step.fingerprint):
+        step.reason += f" (unfinished work of {', '.join(map(owner_of, others))} is passed over)"
     step.seconds = _estimate(step, store)
 
 

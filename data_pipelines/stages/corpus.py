@@ -68,6 +68,7 @@ def run(stage: Stage) -> Result:
         _check_sides(account, found, job)
         kept, sizes = write.write(scheduler, parts, copies.gone, cuts, found)
         account.add(kept)
+        scheduler.check("shards", whole=True)
         for shard in found.shards:
             target = stage.out / shard.name
             target.parent.mkdir(exist_ok=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fmtrain.errors import StoreError
-from fmtrain.run.storage import fsync_dir, read_json, sha256_file, write_json
+from fmtrain.run.storage import fsync_dir, read_sealed, sha256_file, write_sealed
 
 MANIFEST = "manifest.json"
 Files = dict[str, dict[str, Any]]  # relative name -> {"bytes", "sha256"}
@@ -51,7 +51,8 @@ class StepCheckpoints:
     def begin(self, step: int) -> Path:
         """An empty folder to write the checkpoint of `step` into; it counts for nothing until `commit`."""
         path = self.folder / f"tmp-{step:08d}-{uuid.uuid4().hex[:8]}"
-        path.mkdir(parents=True)
+        self.folder.mkdir(exist_ok=True)  # never its parent: without the work folder the work is another's
+        path.mkdir()
         return path
 
     def commit(self, path: Path, manifest: Manifest) -> Path:
@@ -61,7 +62,7 @@ class StepCheckpoints:
         if found != listed:
             odd = sorted(set(found.items()) ^ set(listed.items()))[0][0]
             raise StoreError(f"{path}: {odd} is not as its rank wrote it; does every rank see the same file system?")
-        write_json(path / MANIFEST, dataclasses.asdict(manifest))
+        write_sealed(path / MANIFEST, dataclasses.asdict(manifest))
         for folder in (p for p in path.rglob("*") if p.is_dir()):
             fsync_dir(folder)
         fsync_dir(path)
@@ -110,7 +111,7 @@ class StepCheckpoints:
 def verify(path: Path) -> Manifest:
     """Read a checkpoint's manifest and every file it lists; StoreError names the first that is missing or changed."""
     try:
-        manifest = Manifest(**read_json(path / MANIFEST))
+        manifest = Manifest(**read_sealed(path / MANIFEST))
         listed = [(name, int(entry["bytes"]), str(entry["sha256"])) for name, entry in manifest.files.items()]
     except (TypeError, KeyError, ValueError, AttributeError) as e:
         raise StoreError(f"{path / MANIFEST} is damaged: {e}") from None

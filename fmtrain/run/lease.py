@@ -1,24 +1,35 @@
-"""One maker for each (kind, fingerprint): a lease file with a heartbeat.
+"""One maker for each (kind, fingerprint): a lease, which knows its run, process and queue job.
 
-A lease is stale when its process is gone (same host and pid namespace) or its heartbeat is older than `STALE` seconds.
+A lease is a folder `<what>.<N>` with `owner.json` in it; the highest N is the holder's. Whoever may take over renames a
+folder of its own onto N + 1, which one process alone can; no lock of the file system is asked for. The holder touches
+its folder as a sign of life.
+
+Whether a holder lives is asked of the kernel on the same machine, of the queue's count of turns in the same job, and
+else of the signs of life: who waits sees none for STALE seconds of its own clock. No two machines' clocks are compared.
+A holder that was suspended and wakes after its lease was taken finds its work folder renamed (`Store.adopt`).
 """
 
 import contextlib
-import fcntl
 import json
 import os
+import re
+import secrets
+import shutil
 import socket
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from fmtrain.errors import HeldError
-from fmtrain.run.storage import write_json
+from fmtrain.run.storage import fsync_dir, shared_dir, write_json
 
-BEAT = 2.0  # seconds between heartbeats
-STALE = 60.0  # seconds without one, as seen from another host
+BEAT = 2.0  # seconds between signs of life
+STALE = 60.0  # seconds without one after which a holder on another machine counts as gone
+_OWNER = "owner.json"
+_NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
 
 def process_start(pid: int) -> str | None:
@@ -31,6 +42,61 @@ def process_start(pid: int) -> str | None:
     return None if fields[0] in ("Z", "X") else fields[19]
 
 
+@dataclass(frozen=True)
+class Owner:
+    """A process as a lease records it; what cannot be found out is empty, and an empty `job` is no queue's."""
+
+    run: str
+    host: str
+    pid: int
+    started: str | None
+    boot: str = ""  # of the kernel: a host's name and its processes' numbers come again
+    machine: str = ""
+    namespace: str = ""  # of its pid
+    job: str = ""  # of the queue
+    turn: int = 0  # of the job: how often it was queued again
+    token: str = ""
+
+    @property
+    def text(self) -> str:
+        return f"run {self.run} (host {self.host}, pid {self.pid}{f', job {self.job}' if self.job else ''})"
+
+    def is_gone(self, me: "Owner") -> bool | None:
+        """Whether its process has ended; None where this process cannot tell."""
+        if self.job and self.job == me.job and self.turn < me.turn:
+            return True  # a queue gives a job another turn when it has ended the one before
+        if self.host != me.host or self.machine != me.machine:
+            return None
+        if self.boot != me.boot:
+            return True if self.machine else None
+        return process_start(self.pid) != self.started if self.namespace == me.namespace else None
+
+
+def owner(run: str) -> Owner:
+    """Who this process is."""
+    pid = os.getpid()
+    turn = os.environ.get("SLURM_RESTART_COUNT", "0")
+    return Owner(
+        run=run,
+        host=socket.gethostname(),
+        pid=pid,
+        started=process_start(pid),
+        boot=_line("/proc/sys/kernel/random/boot_id"),
+        machine=_line("/etc/machine-id"),
+        namespace=_pid_namespace(),
+        job=os.environ.get("SLURM_JOB_ID", ""),
+        turn=int(turn) if turn.isdigit() else 0,
+        token=secrets.token_hex(4),
+    )
+
+
+def _line(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
 def _pid_namespace() -> str:
     try:
         return os.readlink("/proc/self/ns/pid")
@@ -38,63 +104,170 @@ def _pid_namespace() -> str:
         return ""
 
 
-def owner(run: str) -> dict[str, Any]:
-    """Who this process is, as a lease records it."""
-    pid = os.getpid()
-    return {
-        "run": run,
-        "host": socket.gethostname(),
-        "pid": pid,
-        "started": process_start(pid),
-        "namespace": _pid_namespace(),
-    }
+class Lease:
+    """A lease that this process holds, until `lost` says otherwise."""
+
+    def __init__(self, path: Path, number: int, me: Owner, what: str) -> None:
+        self.path, self.number, self.me, self.what = path, number, me, what
+        self.folder = _folder(path, number)
+        self.lost = threading.Event()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """HeldError where another process has taken the lease, while this one slept or its machine was cut off."""
+        if self.lost.is_set() or not self._is_ours():
+            self.lost.set()
+            now = _newest(self.path)
+            by = now.owner.text if now and now.owner and now.owner != self.me else "another run"
+            raise HeldError(
+                f"{self.what} was taken over by {by} while this run gave no sign of life for {STALE:.0f} s: it "
+                "writes nothing more. Run again when the other has ended: its result is then reused."
+            )
+
+    def release(self) -> None:
+        """Give it up; what another process has taken over is left alone."""
+        self._done.set()
+        self._thread.join()
+        with contextlib.suppress(OSError):
+            if self._is_ours():
+                _remove(self.folder)
+
+    def _is_ours(self) -> bool:
+        now = _newest(self.path)
+        return now is not None and now.number == self.number and now.owner == self.me
+
+    def _beat(self) -> None:
+        while not self._done.wait(BEAT):
+            with contextlib.suppress(OSError):  # a file server that does not answer for a moment
+                if not self._is_ours():
+                    self.lost.set()
+                    return
+                os.utime(self.folder)
 
 
 @contextlib.contextmanager
-def held(path: Path, run: str, what: str) -> Iterator[None]:
-    """Hold the lease at `path` for the block; HeldError names the run, host and pid that hold it already."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _acquire(path, run, what)
-    mine = path.read_text()
-    done = threading.Event()
-    thread = threading.Thread(target=_beat, args=(path, mine, done), daemon=True)
-    thread.start()
+def held(path: Path, run: str, what: str, poll: Callable[[], None] = lambda: None) -> Iterator[Lease]:
+    """Hold the lease at `path` for the block; HeldError names the run, host and pid that hold it already.
+
+    `poll` is called while a holder on another machine is watched, and may raise.
+    """
+    lease = _acquire(path, owner(run), what, poll)
     try:
-        yield
+        yield lease
     finally:
-        done.set()
-        thread.join()
-        with contextlib.suppress(OSError):
-            if path.read_text() == mine:
-                path.unlink()
+        lease.release()
 
 
-def _acquire(path: Path, run: str, what: str) -> None:
-    """Look and write under one lock: of many that find a stale lease, one takes it over."""
-    with open(path.parent / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        _refuse_living(path, what)
-        write_json(path, owner(run))
+@dataclass(frozen=True)
+class _Found:
+    """The newest lease: its number, its holder (None where that cannot be read), its last sign of life."""
+
+    number: int
+    owner: Owner | None
+    beat: int
 
 
-def _refuse_living(path: Path, what: str) -> None:
-    """Raise HeldError where the lease at `path` has a living holder; one that is damaged is nobody's."""
+def _acquire(path: Path, me: Owner, what: str, poll: Callable[[], None]) -> Lease:
+    shared_dir(path.parent)
+    mine = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    mine.mkdir()
     try:
-        holder, age = json.loads(path.read_text()), time.time() - path.stat().st_mtime
-        here = holder["host"] == socket.gethostname() and holder["namespace"] == _pid_namespace()
-        alive = process_start(holder["pid"]) == holder["started"] if here else age < STALE
-    except (FileNotFoundError, ValueError, KeyError):
+        write_json(mine / _OWNER, asdict(me))
+        (mine / _OWNER).chmod(0o644)  # whatever the umask: who shares the store must be able to ask who it is
+        mine.chmod(0o755)
+        while True:
+            last = _newest(path)
+            if last is not None and last.owner == me:
+                number = last.number  # a file server that has answered a rename with an error, and done it
+                break
+            if last is not None:
+                _await_end(path, last, me, what, poll)
+            number = last.number + 1 if last else 1
+            with contextlib.suppress(OSError):  # another process was first: look again
+                os.rename(mine, _folder(path, number))
+                break
+            if _newest(path) == last:
+                os.rename(mine, _folder(path, number))  # it is something else, and says what
+                break
+    except BaseException:
+        _remove(mine)
+        raise
+    fsync_dir(path.parent)
+    for older in _numbers(path):
+        if older < number:
+            _remove(_folder(path, older))
+    return Lease(path, number, me, what)
+
+
+def _await_end(path: Path, last: _Found, me: Owner, what: str, poll: Callable[[], None]) -> None:
+    """Return when the holder of `last` is known to be gone; HeldError as soon as it is known to live."""
+    if last.owner is None:
+        print(f"warning: {_folder(path, last.number)} is no lease of ours; it is passed over", file=sys.stderr)
         return
-    if alive:
+    gone, deadline = last.owner.is_gone(me), time.monotonic() + STALE
+    if gone is None:
+        print(f"{what}: {last.owner.text} has it. Looking for a sign of life, for {STALE:.0f} s at most ..", flush=True)
+    while gone is None and time.monotonic() < deadline:
+        time.sleep(BEAT / 4)
+        poll()
+        now = _newest(path)
+        if now is None:
+            return
+        gone = False if now != last else None
+    if gone is False:
         raise HeldError(
-            f"{what} is being made by run {holder['run']} (host {holder['host']}, pid {holder['pid']}). "
-            "Wait for it and run again: its result is then reused."
+            f"{what} is being made by {last.owner.text}. Wait for it and run again: its result is then reused."
         )
 
 
-def _beat(path: Path, mine: str, done: threading.Event) -> None:
-    """Touch the lease while it is ours; one that was taken over, while this process was suspended, is left alone."""
-    while not done.wait(BEAT):
-        with contextlib.suppress(OSError):
-            if path.read_text() == mine:
-                os.utime(path)
+def _folder(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.{number}")
+
+
+def _numbers(path: Path) -> list[int]:
+    """Of the leases at `path`, whatever stands under their names."""
+    try:
+        names = os.listdir(path.parent)
+    except FileNotFoundError:
+        return []
+    return sorted(int(m[1]) for n in names if (m := re.fullmatch(re.escape(path.name) + r"\.(\d+)", n)))
+
+
+def _newest(path: Path) -> _Found | None:
+    for number in reversed(_numbers(path)):
+        folder = _folder(path, number)
+        try:
+            beat = folder.lstat().st_mtime_ns
+        except FileNotFoundError:
+            continue
+        return _Found(number, _read_owner(folder / _OWNER), beat)
+    return None
+
+
+def _read_owner(path: Path) -> Owner | None:
+    """The owner in a lease; None where the file is of another shape."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        found = Owner(**data)
+    except (ValueError, TypeError, RecursionError, *_NO_FILE):
+        return None
+    for f in fields(Owner):
+        value = getattr(found, f.name)
+        if not isinstance(value, int if f.type in (int, "int") else str) and not (
+            f.name == "started" and value is None
+        ):
+            return None
+    return found
+
+
+def _remove(folder: Path) -> None:
+    """In one rename, so that nobody meets half a lease; what another user has left stays."""
+    doomed = folder.with_name(f".{secrets.token_hex(8)}.tmp")
+    with contextlib.suppress(OSError):
+        os.rename(folder, doomed)
+        if doomed.is_dir() and not doomed.is_symlink():
+            shutil.rmtree(doomed, ignore_errors=True)
+        else:
+            doomed.unlink()

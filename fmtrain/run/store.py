@@ -1,23 +1,27 @@
-"""The store: `artifacts/<kind>/<name>/v0001/`, `work/<kind>/<fingerprint>/`, `runs/<id>/`, `leases/`.
+"""The store: `artifacts/<kind>/<name>/v0001/`, `work/<kind>/<fingerprint>.<lease>/`, `runs/<id>/`, `leases/`.
 
 An artifact is a folder that appears under its version by one rename, its manifest already in it: there is no moment at
 which half of one can be seen. Who may write what is decided by leases, not here.
 """
 
-import dataclasses
 import errno
+import functools
+import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from fmtrain.errors import ConfigError, StoreError
-from fmtrain.run.manifest import FILE, Artifact, Manifest, read_manifest
-from fmtrain.run.storage import fsync_dir, list_files, write_json
+from fmtrain.run.manifest import FILE, Artifact, Manifest, note_seen, read_manifest, write_manifest
+from fmtrain.run.storage import fsync_dir, is_ours, list_files, private_dir, share, shared_dir, write_text
 
+GIVEN = ".given"  # beside the versions: a file for each number that was ever given, whatever became of its folder
 _REF = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(@v?(?P<version>\d+))?")
+_told = set[Path]()  # damaged artifacts that this process has spoken of
 
 
 @dataclass(frozen=True)
@@ -28,25 +32,41 @@ class Store:
 
     def prepare(self) -> None:
         """Create the store's folders and prove that it can be written; StoreError says why not."""
-        probe = self.root / f".probe.{os.getpid()}"
         try:
             for name in ("artifacts", "work", "runs", "leases"):
-                (self.root / name).mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"x" * 4096)
+                shared_dir(self.root / name)
+            probe = self.root / ".probe"
+            write_text(probe, "x" * 4096)
+            probe.unlink(missing_ok=True)  # another run may have been as far
         except OSError as e:
             raise StoreError(
                 f"the store {self.root} cannot be written: {e.strerror}. Give a folder that can be: store=PATH, "
                 "or FMTRAIN_STORE in the environment."
             ) from e
-        finally:
-            if self.root.is_dir() and os.access(self.root, os.W_OK):
-                probe.unlink(missing_ok=True)
 
     def artifacts(self, kind: str | None = None, name: str | None = None) -> Iterator[Artifact]:
-        """Every committed artifact, oldest version first; folders without a manifest are not artifacts."""
+        """Every committed artifact, oldest version first; folders without a manifest are not artifacts.
+
+        A damaged manifest is passed over, with a word on stderr: the others are no worse for it.
+        """
         for folder in sorted((self.root / "artifacts").glob(f"{kind or '*'}/{name or '*'}/v*")):
-            if (folder / FILE).is_file():
-                yield Artifact(folder, read_manifest(folder))
+            try:
+                if not os.access(folder, os.R_OK | os.X_OK):
+                    raise StoreError(f"{folder} may not be read by this user")
+                if not (folder / FILE).exists():
+                    continue
+                status = (folder / FILE).stat()
+                manifest = _read(folder, status.st_mtime_ns, status.st_size)
+                where = (manifest.kind, manifest.name, f"v{manifest.version:04d}")
+                if where != folder.parts[-3:]:
+                    raise StoreError(f"{folder / FILE} is that of {manifest.kind} {manifest.ref}")
+            except StoreError as e:
+                if folder not in _told:
+                    _told.add(folder)
+                    mend = "Bring the file back, or delete the folder; its version is not given again"
+                    print(f"warning: {e}; it is passed over. {mend}", file=sys.stderr, flush=True)
+                continue
+            yield Artifact(folder, manifest)
 
     def find(self, kind: str, fingerprint: str) -> Artifact | None:
         """The newest artifact of this identity."""
@@ -73,12 +93,38 @@ class Store:
             f"{ref}: no such {' or '.join(kinds)} in {self.root}; there is {', '.join(names) or 'none yet'}"
         )
 
-    def work(self, kind: str, fingerprint: str) -> Path:
-        """Where unfinished work of this identity lies, whatever run it belongs to."""
-        return self.root / "work" / kind / fingerprint
+    def gone(self, artifact: Artifact) -> dict[str, str]:
+        """Role -> name of what the artifact was made of and the store no longer has."""
+        named = {r: p for r, p in artifact.manifest.parents.items() if re.search(r"@v\d+$", p["ref"])}
+        if not named:
+            return {}
+        have = {a.manifest.fingerprint for a in self.artifacts()}
+        return {role: p["ref"] for role, p in sorted(named.items()) if p["fingerprint"] not in have}
+
+    def work(self, kind: str, fingerprint: str) -> Path | None:
+        """This user's unfinished work of this identity, whatever run it belongs to.
+
+        Other users' is passed over: they alone may write it, and what they have put there is not to be trusted.
+        """
+        found = [p for p in (self.root / "work" / kind).glob(f"{fingerprint}*") if is_ours(p)]
+        return max(found, key=lambda p: p.stat().st_mtime_ns, default=None)
+
+    def foreign_work(self, kind: str, fingerprint: str) -> list[Path]:
+        return [p for p in (self.root / "work" / kind).glob(f"{fingerprint}*") if not is_ours(p)]
+
+    def adopt(self, kind: str, fingerprint: str, token: str) -> Path:
+        """The work folder of this identity for the holder of the lease `token`: what there is, under a new name.
+
+        The rename fences: a process that slept while its lease was taken over finds none of its paths again.
+        """
+        target = self.root / "work" / kind / f"{fingerprint}.{token}"
+        old = self.work(kind, fingerprint)
+        if old is not None:
+            os.rename(old, target)
+        return private_dir(target)
 
     def lease(self, kind: str, fingerprint: str) -> Path:
-        return self.root / "leases" / f"{kind}-{fingerprint}.json"
+        return self.root / "leases" / f"{kind}-{fingerprint}"
 
     def run_dir(self, run: str) -> Path:
         return self.root / "runs" / run
@@ -86,18 +132,22 @@ class Store:
     def commit(self, out: Path, manifest: Manifest) -> Artifact:
         """Make the finished folder `out` the next version of (kind, name); `manifest.version` is set here.
 
-        A rename onto a folder that holds something fails, so that two runs that commit at once get two versions.
+        `manifest.files` is what `out` must hold, where the worker has said so; StoreError where it has changed since.
         """
-        home = self.root / "artifacts" / manifest.kind / manifest.name
-        home.mkdir(parents=True, exist_ok=True)
+        home = shared_dir(self.root / "artifacts" / manifest.kind / manifest.name)
         (out / FILE).unlink(missing_ok=True)
-        manifest.files = list_files(out)
-        manifest.version = max(
-            (int(p.name[1:]) for p in home.glob("v*") if p.name[1:].isdigit() and (p / FILE).is_file()), default=0
-        )
+        found = list_files(out)
+        if manifest.files and found != manifest.files:
+            odd = sorted(n for n in found.keys() | manifest.files.keys() if found.get(n) != manifest.files.get(n))[0]
+            raise StoreError(
+                f"{out / odd} is not as its stage left it: the disk is failing, or somebody has changed it. Delete "
+                f"{out.parent} and run again: the stage is then made anew"
+            )
+        manifest.files = found
         while True:
-            manifest.version += 1
-            write_json(out / FILE, dataclasses.asdict(manifest))
+            manifest.version = _claim(home, manifest)
+            write_manifest(out, manifest)
+            share(out)
             target = home / f"v{manifest.version:04d}"
             try:
                 os.rename(out, target)
@@ -106,6 +156,33 @@ class Store:
                 if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
         fsync_dir(home)
-        (out.parent / "result.json").unlink(missing_ok=True)
+        artifact = Artifact(target, manifest)
+        note_seen(artifact)
         shutil.rmtree(out.parent, ignore_errors=True)
-        return Artifact(target, manifest)
+        return artifact
+
+
+@functools.lru_cache(maxsize=4096)
+def _read(folder: Path, changed: int, size: int) -> Manifest:
+    """The manifest, read once while its file looks the same: a plan asks for each many times."""
+    return read_manifest(folder)
+
+
+def _claim(home: Path, manifest: Manifest) -> int:
+    """A number that no version of `home` ever had: its file is created by one process alone, and stays for good."""
+    given = shared_dir(home / GIVEN)
+    said = json.dumps({"fingerprint": manifest.fingerprint, "run": manifest.run, "created": manifest.created})
+    while True:
+        names = [p.name for folder in (home, given) for p in folder.iterdir()]
+        version = 1 + max((int(n[1:]) for n in names if re.fullmatch(r"v\d+", n)), default=0)
+        path = given / f"v{version:04d}"
+        try:
+            with open(path, "x", encoding="utf-8") as f:
+                f.write(said + "\n")
+                f.flush()
+                os.fsync(f.fileno())
+        except FileExistsError:
+            continue
+        fsync_dir(given)
+        share(path)
+        return version

@@ -1,30 +1,30 @@
 """The frame every stage worker runs in: `python -m fmtrain.train STAGE_DIR` and its like.
 
-It dies with its parent, holds the work folder's lock, turns exceptions into exit codes and a report (`error_file`), and
-writes `result.json` last. Only the first rank writes results; RANK and WORLD_SIZE come from the launcher.
+It dies with its parent, turns exceptions into exit codes and a report (`error_file`), and writes `result.json` last,
+with the hash of every file that it leaves. What it writes is for its user alone until the driver commits it. Only the
+first rank writes results; RANK and WORLD_SIZE come from the launcher.
 """
 
 import contextlib
 import ctypes
-import fcntl
 import json
 import os
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from fmtrain.errors import ExitCode, FmtrainError, StoreError
+from fmtrain.errors import ExitCode, FmtrainError, HeldError, StoreError
 from fmtrain.run.stage import Stage, read_stage
-from fmtrain.run.storage import disk_errors, fresh_dir, fsync_tree, write_json
+from fmtrain.run.storage import disk_errors, fresh_dir, fsync_tree, list_files, write_json, write_sealed
 
-LOCK_WAIT = 20.0  # seconds; a killed run's last worker is gone well within this
 SAID = "said.txt"
 ERROR = "error.json"  # the report of the first rank to fail: the others may fail because of it
+RESULT = "result.json"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -104,11 +104,12 @@ def main(run: Callable[[Stage], Result], argv: list[str] | None = None) -> None:
         os._exit(ExitCode.CONFIG)
     die_with_parent()
     hear_term()
+    os.umask(0o077)
     folder = Path(args[0])
     code = ExitCode.INTERNAL
     try:
         stage = read_stage(folder)
-        with disk_errors(stage.work_dir):
+        with disk_errors(stage.work_dir), _fenced(stage.work_dir):
             _run(run, stage)
         code = ExitCode.DONE
     except FmtrainError as e:
@@ -126,28 +127,23 @@ def _run(run: Callable[[Stage], Result], stage: Stage) -> None:
     if rank() != 0:
         run(stage)
         return
-    stage.work_dir.mkdir(parents=True, exist_ok=True)
-    lock = _lock(stage.work_dir / "worker.lock")
     begun = time.time()
     fresh_dir(stage.out)
     result = run(stage)
     fsync_tree(stage.out)
-    write_json(stage.work_dir / "result.json", {**asdict(result), "seconds": round(time.time() - begun, 3)})
-    lock.close()
+    seconds = round(time.time() - begun, 3)
+    write_sealed(stage.work_dir / RESULT, {**asdict(result), "seconds": seconds, "files": list_files(stage.out)})
 
 
-def _lock(path: Path) -> IO[str]:
-    """Wait for a killed run's worker to be gone; two workers never write one folder."""
-    f = open(path, "w")  # noqa: SIM115 - held until the process ends
-    deadline = time.monotonic() + LOCK_WAIT
-    while True:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return f
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise StoreError(f"{path.parent} is being written by another process; end it first") from None
-            time.sleep(0.1)
+@contextlib.contextmanager
+def _fenced(work: Path) -> Iterator[None]:
+    """Say what it means when the work folder is gone: whoever took over its lease has renamed it (Store.adopt)."""
+    try:
+        yield
+    except Exception as e:
+        if work.is_dir():
+            raise
+        raise HeldError(f"{work} is gone: another run has taken the work over, and this one writes nothing more") from e
 
 
 def _report(folder: Path, error: BaseException, code: int, trace: str) -> None:

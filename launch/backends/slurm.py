@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fmtrain.errors import ConfigError, ExitCode
-from fmtrain.run.storage import write_text
+from fmtrain.run.storage import user_umask, write_text
 from fmtrain.schema.launch import Slurm
 from launch.backends.slurm_script import SCRIPT, VARIABLES, options, render
 
@@ -231,10 +231,12 @@ def _read_code(path: Path) -> int | None:
 
 
 def _slurm(*argv: str, env: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+    """Run a command of Slurm's, under the user's own umask: sbatch hands it on to the job."""
     try:
         return subprocess.run(
-            argv, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=_PATIENCE, check=False
-        )
+            argv, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=_PATIENCE, check=False,
+            umask=user_umask(),
+        )  # fmt: skip
     except FileNotFoundError:
         raise ConfigError(
             f"launch=slurm: no {argv[0]} on this machine. Run this where Slurm's commands are, e.g. on the login node; "

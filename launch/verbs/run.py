@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from fmtrain.run.storage import disk_errors
+from fmtrain.run.storage import disk_errors, private_files
 from launch.status import store_at
 from launch.verbs.parser import Verbs, add_overrides, add_verb
 
@@ -17,6 +17,11 @@ def add(verbs: Verbs) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    with private_files():
+        return _make(args)
+
+
+def _make(args: argparse.Namespace) -> int:
     from fmtrain.schema.launch import Slurm
     from launch import driver
     from launch.compose import compose

@@ -5,11 +5,12 @@ import dataclasses
 import datetime
 import shlex
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 from fmtrain.errors import ConfigError, FmtrainError
 from fmtrain.run import lease
-from fmtrain.run.storage import disk_errors, read_json, write_json
+from fmtrain.run.storage import disk_errors, private_dir, read_json, write_json
 from fmtrain.run.store import Store
 from fmtrain.schema.launch import Slurm
 from fmtrain.schema.root import Root
@@ -33,7 +34,7 @@ def submit(root: Root, config: Slurm, store: Store, args: argparse.Namespace) ->
         print(slurm_script.render(config, folder, words), end="")
         return 0
     with disk_errors(store.root):
-        folder.mkdir(parents=True)
+        private_dir(folder)
         _record_queued(folder, root, args.overrides)
         try:
             job = slurm.submit(config, folder, words)
@@ -75,7 +76,7 @@ def check_room(root: Root, config: Slurm) -> None:
 def _record_queued(folder: Path, root: Root, overrides: list[str]) -> None:
     """The run's state until the job begins and records its own; it may begin before sbatch has returned."""
     state = {
-        **lease.owner(folder.name),
+        **asdict(lease.owner(folder.name)),
         "pid": None,
         "started": None,
         "recipe": root.recipe,

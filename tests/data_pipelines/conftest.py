@@ -111,6 +111,7 @@ def make_corpus(tmp_path: Path) -> Any:
         folder = tmp_path / name / "stage"
         resources = {"ranks": 1, "tasks": tasks, "executor": executor}
         work = str(tmp_path / name / "work")
+        Path(work).mkdir(parents=True, exist_ok=True)
         write_stage(
             folder, Stage("corpus", "corpus", "corpus", "f", "r", dump(job), inputs, {}, sources, work, resources)
         )

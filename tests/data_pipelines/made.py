@@ -95,6 +95,7 @@ def run_stage(
         resources={"ranks": 1, "tasks": 2, "executor": "inline"},
         folder=folder,
     )
+    stage.work_dir.mkdir(parents=True, exist_ok=True)
     fresh_dir(stage.out)
     return Ran(stage.out, run(stage))
 

@@ -57,4 +57,5 @@ def make_parts(folder: Path, documents: Sequence[Made], tasks: int = 2) -> Parts
 def make_scheduler(folder: Path) -> Scheduler:
     """One that keeps all it makes under `folder`; tasks run in this process."""
     work, inline = str(folder / "work"), {"executor": "inline"}
+    Path(work).mkdir(parents=True, exist_ok=True)
     return Scheduler(Stage("corpus", "corpus", "corpus", "f", "r", {}, {}, {}, [], work, inline, folder), "key")

@@ -2,20 +2,21 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from fmtrain.errors import ConfigError, HeldError, StoreError
-from fmtrain.run import lease
+from fmtrain.errors import ConfigError, StoreError
 from fmtrain.run.fingerprint import canonical, differences, fingerprint
-from fmtrain.run.manifest import Manifest, read_manifest, verify
-from fmtrain.run.storage import disk_errors, write_json
+from fmtrain.run.manifest import Manifest, verify, verify_looks
+from fmtrain.run.storage import disk_errors, list_files, sha256_file
 from fmtrain.run.store import Store
 
 
@@ -24,8 +25,8 @@ def manifest(name: str = "m", fp: str = "f1") -> Manifest:
 
 
 def output(store: Store, fp: str, content: str) -> Path:
-    out = store.work("model", fp) / "out"
-    out.mkdir(parents=True)
+    out = store.adopt("model", fp, "lease") / "out"
+    out.mkdir()
     (out / "weights").write_text(content)
     return out
 
@@ -43,7 +44,7 @@ def test_commit_find_get(store: Store) -> None:
     assert (first.ref, second.ref) == ("m@v1", "m@v2")
     assert store.find("model", "f1") == first
     assert store.get("m", "model").ref == "m@v2" and store.get("m@v1", "published", "model").ref == "m@v1"
-    assert not store.work("model", "f1").exists()
+    assert store.work("model", "f1") is None
     verify(second)
     with pytest.raises(ConfigError, match="v1, v2"):
         store.get("m@v7", "model")
@@ -65,20 +66,29 @@ def test_versions_of_two_runs_that_commit_at_once(store: Store) -> None:
         assert (a.path / "weights").read_text() == a.manifest.fingerprint[1:]
 
 
-def test_a_flipped_byte_and_a_missing_file_are_named(store: Store) -> None:
-    artifact = store.commit(output(store, "f1", "one"), manifest())
-    (artifact.path / "weights").write_text("onf")
-    with pytest.raises(StoreError, match="weights is damaged"):
-        verify(artifact)
-    (artifact.path / "weights").unlink()
-    with pytest.raises(StoreError, match="weights is missing"):
-        verify(artifact)
-
-
 def test_a_folder_without_manifest_is_no_artifact(store: Store) -> None:
     (store.root / "artifacts" / "model" / "m" / "v0001").mkdir(parents=True)
     assert store.find("model", "f1") is None and list(store.artifacts()) == []
-    assert store.commit(output(store, "f1", "one"), manifest()).ref == "m@v1"
+    assert store.commit(output(store, "f1", "one"), manifest()).ref == "m@v2"
+
+
+def test_a_version_is_never_given_twice(store: Store) -> None:
+    for number in (1, 2, 3):
+        made = store.commit(output(store, f"f{number}", "x"), manifest(fp=f"f{number}"))
+    shutil.rmtree(made.path)
+    assert store.commit(output(store, "f4", "x"), manifest(fp="f4")).ref == "m@v4"
+    said = json.loads((store.root / "artifacts/model/m/.given/v0003").read_text())
+    assert said["fingerprint"] == "f3" and said["run"] == "run"  # what is gone can still be named
+
+
+def test_what_was_made_of_something_gone_says_so(store: Store) -> None:
+    parent = store.commit(output(store, "f1", "x"), manifest(fp="f1"))
+    made = manifest("n", "f2")
+    made.parents = {"model": {"ref": parent.ref, "fingerprint": "f1"}, "data": {"ref": "./rows", "fingerprint": "f9"}}
+    child = store.commit(output(store, "f2", "x"), made)
+    assert store.gone(child) == {}
+    shutil.rmtree(parent.path)
+    assert store.gone(child) == {"model": "m@v1"}
 
 
 def test_kill_during_commits_leaves_whole_artifacts_only(store: Store) -> None:
@@ -96,7 +106,10 @@ for i in range(10_000):
     for attempt in range(3):
         argv = [sys.executable, "-c", code, str(store.root), str(Path(__file__).parent), str(attempt)]
         process = subprocess.Popen(argv)
-        time.sleep(0.7 + 0.13 * attempt)
+        before = len(list(store.root.glob("artifacts/model/m/v*")))
+        while len(list(store.root.glob("artifacts/model/m/v*"))) < before + 2:
+            assert process.poll() is None
+            time.sleep(0.001 + 0.013 * attempt)
         process.send_signal(signal.SIGKILL)
         process.wait()
     found = list(store.artifacts("model"))
@@ -112,11 +125,117 @@ def test_unwritable_store(tmp_path: Path) -> None:
         Store(tmp_path / "file" / "store").prepare()
 
 
-def test_damaged_manifest(store: Store) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"kind": "mod',
+        "",
+        "[1, 2]",
+        "null",
+        '"text"',
+        "[" * 100_000,
+        '{"kind": "model"}',
+        "one letter",
+        "other version",
+        "outside",
+        "a folder",
+    ],
+    ids=lambda t: t[:14],
+)
+def test_a_damaged_manifest_is_passed_over_with_a_word(
+    text: str, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sound = store.commit(output(store, "f1", "one"), manifest())
+    path = store.commit(output(store, "f2", "two"), manifest(fp="f2")).path / "manifest.json"
+    data = json.loads(path.read_text())
+    path.unlink()
+    if text == "a folder":
+        path.mkdir()
+    else:
+        changed = {
+            "one letter": json.dumps(data).replace('"pretrain"', '"pretrein"'),
+            "other version": json.dumps({**data, "version": "two"}),
+            "outside": json.dumps({k: v for k, v in {**data, "files": {"../../x": {}}}.items() if k != "seal"}),
+        }
+        path.write_text(changed.get(text, text))
+    assert store.find("model", "f2") is None and store.latest("model", "m") == sound == store.get("m", "model")
+    said = capsys.readouterr().err
+    assert said.count("passed over") == 1 and str(path.parent) in said and "delete the folder" in said
+    assert store.commit(output(store, "f3", "x"), manifest(fp="f3")).ref == "m@v3"
+
+
+def test_a_folder_under_another_number_is_passed_over(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    made = store.commit(output(store, "f1", "one"), manifest())
+    made.path.rename(made.path.with_name("v0007"))
+    assert list(store.artifacts()) == [] and "is that of model m@v1" in capsys.readouterr().err
+
+
+def test_what_changed_after_the_worker_left_is_not_committed(store: Store) -> None:
+    out = output(store, "f1", "one")
+    said = manifest()
+    said.files = list_files(out)
+    (out / "weights").write_text("onf")
+    with pytest.raises(StoreError, match="weights is not as its stage left it.*run again"):
+        store.commit(out, said)
+    assert list(store.artifacts()) == []
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[0] ^= 1
+    path.write_bytes(data)
+
+
+def flip_and_hide(path: Path) -> None:
+    """Another byte under the same size and time of change."""
+    times = path.stat()
+    flip(path)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def put_beside(path: Path) -> None:
+    (path.parent / "more.safetensors").write_text("x")
+
+
+def link_out(path: Path) -> None:
+    target = path.parent.parent / "elsewhere"
+    path.rename(target)
+    path.symlink_to(target)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (flip, "weights is damaged"),
+        (flip_and_hide, "weights is damaged"),
+        (lambda p: os.truncate(p, 1), "weights is damaged"),
+        (Path.unlink, "weights is missing"),
+        (put_beside, "more.safetensors is not of the artifact"),
+        (link_out, "weights is a link to"),
+    ],
+    ids=["flipped", "hidden", "cut", "missing", "beside", "link"],
+)
+def test_a_look_finds_what_changed(fault: Callable[[Path], None], said: str, store: Store) -> None:
     artifact = store.commit(output(store, "f1", "one"), manifest())
-    (artifact.path / "manifest.json").write_text('{"kind": "mod')
-    with pytest.raises(StoreError, match="manifest.json cannot be read"):
-        read_manifest(artifact.path)
+    verify_looks(artifact)
+    fault(artifact.path / "weights")
+    for check in (verify_looks, verify):
+        with pytest.raises(StoreError, match=said):
+            check(artifact)
+
+
+def test_a_copied_store_is_hashed_once_and_works(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.commit(output(store, "f1", "one"), manifest())
+    shutil.copytree(store.root, tmp_path / "copy", copy_function=shutil.copyfile)
+    (artifact,) = Store(tmp_path / "copy").artifacts()
+    read = []
+    monkeypatch.setattr("fmtrain.run.manifest.sha256_file", lambda p: read.append(p.name) or sha256_file(p))
+    verify_looks(artifact)
+    verify_looks(artifact)
+    assert read == ["weights"]
+    flip(artifact.path / "weights")
+    with pytest.raises(StoreError, match="is damaged"):
+        verify_looks(artifact)
 
 
 def test_fingerprint_is_of_the_content() -> None:
@@ -126,59 +245,6 @@ def test_fingerprint_is_of_the_content() -> None:
         canonical(float("nan"))
     assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 2}, "c": 2}) == ["a.b: 1 -> 2"]
     assert differences({"a": 1}, {"b": 1}) == ["a: 1 -> null", "b: null -> 1"]
-
-
-def test_lease_of_a_living_run_is_refused_with_its_name(tmp_path: Path) -> None:
-    path = tmp_path / "leases" / "x.json"
-    with lease.held(path, "run1", "pretrain"):  # noqa: SIM117
-        with pytest.raises(HeldError, match=f"pretrain.*run1.*pid {os.getpid()}"), lease.held(path, "run2", "pretrain"):
-            pass
-    with lease.held(path, "run2", "pretrain"):
-        assert json.loads(path.read_text())["run"] == "run2"
-    assert not path.exists()
-
-
-def test_lease_of_a_dead_run_is_taken_over_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "x.json"
-    dead = subprocess.Popen([sys.executable, "-c", "pass"])
-    dead.wait()
-    write_json(path, {**lease.owner("old"), "pid": dead.pid, "started": "1"})
-    with lease.held(path, "new", "pretrain"):
-        assert json.loads(path.read_text())["run"] == "new"
-
-
-def test_lease_of_another_host_is_judged_by_its_heartbeat(tmp_path: Path) -> None:
-    path = tmp_path / "x.json"
-    write_json(path, {**lease.owner("old"), "host": "elsewhere"})
-    with pytest.raises(HeldError, match="elsewhere"), lease.held(path, "new", "x"):
-        pass
-    old = time.time() - lease.STALE - 1
-    os.utime(path, (old, old))
-    with lease.held(path, "new", "x"):
-        pass
-
-
-def test_one_of_many_takes_a_stale_lease(tmp_path: Path) -> None:
-    path = tmp_path / "x.json"
-    write_json(path, {**lease.owner("old"), "pid": 2**22 + 1, "started": "1"})
-    won, lost = [], []
-    barrier = threading.Barrier(8)
-
-    def take(i: int) -> None:
-        barrier.wait()
-        try:
-            with lease.held(path, f"r{i}", "x"):
-                won.append(i)
-                time.sleep(0.3)
-        except HeldError:
-            lost.append(i)
-
-    threads = [threading.Thread(target=take, args=(i,)) for i in range(8)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    assert len(won) == 1 and len(lost) == 7
 
 
 def test_full_disk_is_a_store_error(tmp_path: Path) -> None:

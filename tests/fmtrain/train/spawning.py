@@ -48,6 +48,7 @@ def sft_job(zero_stage: int = 2, **stage: Any) -> TrainJob:
 def make_stage(folder: Path, job: TrainJob, inputs: dict[str, Path]) -> Path:
     roles = {role: str(path) for role, path in inputs.items()}
     made = Stage("pretrain", "model", "pretrain", "f" * 32, "test", dump(job), roles, {}, [], str(folder / "work"))
+    made.work_dir.mkdir(parents=True, exist_ok=True)
     write_stage(folder / "stage", made)
     return folder / "stage"
 

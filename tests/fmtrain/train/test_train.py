@@ -166,11 +166,11 @@ def test_other_numerics_are_refused(ranks: int, zero: int, said: str, killed: Pa
 
 
 def until_started(stage: Path, processes: list[subprocess.Popen[bytes]], timeout: float = 300) -> None:
-    """Return when the worker's frame stands: it holds the lock of its work folder."""
+    """Return when the worker's frame stands: it has made the folder for its output."""
     deadline = time.monotonic() + timeout
-    while not (work(stage) / "worker.lock").exists():
+    while not (work(stage) / "out").exists():
         assert all(p.poll() is None for p in processes), log(stage)
-        assert time.monotonic() < deadline, f"no worker.lock in {timeout} s: {log(stage)}"
+        assert time.monotonic() < deadline, f"no work/out in {timeout} s: {log(stage)}"
         time.sleep(0.01)
 
 
