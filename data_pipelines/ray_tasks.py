@@ -7,6 +7,7 @@ sign of life to sign of life, so that the nodes' clocks do not matter. It knows 
 
 import contextlib
 import os
+import shlex
 import signal
 import sys
 import time
@@ -20,11 +21,14 @@ from typing import Any
 from data_pipelines.tasks import Beat, Call, Done, Failure, Retries, Watch, attempt, beats, clear, last_beat
 from fmtrain.errors import StageFailed
 from fmtrain.run.lease import process_start
+from fmtrain.run.ray_logs import failed_starts, last_words
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 15.0  # for a silent task's process to end once it is killed; then it is left to itself
-STARVED_SECONDS = 60.0  # with no task begun we say that the cluster may have no free CPU
+STARVED_SECONDS = 60.0  # with no task begun we say so; Ray gives a worker that does not start as long
+STARVED_TIMES = 3  # after which we end, where the cluster has room
 _WHOLE = 0.99  # what a task asks of a CPU: the stage's own process holds 0.001, which would leave a whole one idle
+_OWN = ("RAY_", "FMTRAIN_", "OMP_", "PYTHON")  # of the environment: what is each process's own
 _AHEAD = 2  # tasks given to Ray for each that can run: enough to keep it busy, and few items copied
 
 
@@ -48,14 +52,16 @@ class RayTasks:
 
     def __init__(self, name: str, cpus: float, heartbeat: float) -> None:
         self.name, self.cpus, self.heartbeat = name, cpus, heartbeat
-        _connect()
+        _connect(name.partition(":")[0])
         import ray
 
         self.remote = ray.remote(num_cpus=cpus * _WHOLE, max_retries=0, scheduling_strategy="SPREAD")(_work)
         self.end = ray.remote(num_cpus=0, max_retries=0)(_end)
+        self.environment = {name: text for name, text in os.environ.items() if not name.startswith(_OWN)}
         self.running: dict[Any, _Running] = {}
         self.avoid: dict[int, str] = {}  # rank -> the node where it failed last
         self.looked = self.alive = time.monotonic()
+        self.starved = 0
         self._count()
 
     def __call__(
@@ -107,7 +113,7 @@ class RayTasks:
         nodes = [node for node in self.nodes if node != self.avoid.get(call.rank)]
         if nodes and (call.rank < self.slots or call.rank in self.avoid):
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(nodes[call.rank % len(nodes)], soft=True)
-        self.running[self.remote.options(**options).remote(call)] = _Running(call)
+        self.running[self.remote.options(**options).remote(call, self.environment)] = _Running(call)
 
     def _get(self, ref: Any, run: _Running) -> Done | Failure:
         """What became of an attempt that Ray says has ended."""
@@ -140,19 +146,32 @@ class RayTasks:
         for ref, run in list(self.running.items()):
             beat = last_beat(run.call.beat)
             if beat is not None and beat != run.beat:
-                run.beat, run.changed, self.alive = beat, now, now
+                run.beat, run.changed, self.alive, self.starved = beat, now, now, 0
                 watch.set(run.call.rank, beat.units, beat.bytes)
             if run.killed is not None:
                 if now - run.killed > GRACE_SECONDS:
                     given_up.append((self.running.pop(ref), self._silent(run)))
             elif run.beat is not None and now - run.changed > self.heartbeat:
                 self._kill(ref, run, run.beat)
-        if now - self.alive > STARVED_SECONDS and all(run.beat is None for run in self.running.values()):
-            self.alive = now
-            print(f"{self.name}: {len(self.running)} tasks wait; is a CPU free on the cluster?", file=sys.stderr)
+        if now - self.alive > STARVED_SECONDS * (self.starved + 1) and not any(r.beat for r in self.running.values()):
+            self._starve()
         watch.show()
         _show(self.name, watch)
         return given_up
+
+    def _starve(self) -> None:
+        """No task has begun for long: say so, and end where the cluster has room and starts nothing in it."""
+        import ray
+
+        self.starved += 1
+        free = ray.available_resources().get("CPU", 0)
+        logs = Path(ray._private.worker._global_node.get_logs_dir_path())
+        said = last_words(logs) if failed_starts(logs) else ""
+        seconds = STARVED_SECONDS * self.starved
+        text = f"{self.name}: {len(self.running)} tasks wait, and none has begun for {seconds:.0f} s"
+        if free >= self.cpus * _WHOLE and self.starved >= STARVED_TIMES:
+            raise StageFailed(f"{text}, though {free:g} CPUs are free: Ray's workers do not start{said}")
+        print(f"{text}; {free:g} CPUs are free on the cluster{said}", file=sys.stderr, flush=True)
 
     def _kill(self, ref: Any, run: _Running, beat: Beat) -> None:
         """Ray's way, which asks the process itself, and the kernel's, which a stopped one cannot refuse."""
@@ -168,11 +187,13 @@ class RayTasks:
         )
 
 
-def _work(call: Call) -> Done | Failure:
-    """In Ray's worker."""
+def _work(call: Call, environment: dict[str, str]) -> Done | Failure:
+    """In Ray's worker, which has no keys: those that this stage was given come with the task and stand nowhere else."""
     import ray
 
     os.umask(0o077)  # a cluster's worker has its own, and unfinished work is its user's alone
+    for name, text in environment.items():
+        os.environ.setdefault(name, text)
     return attempt(call, beats(call.beat, ray.get_runtime_context().get_node_id()))
 
 
@@ -203,8 +224,8 @@ def _show(name: str, watch: Watch) -> None:
         _gauges()[what].set(value, tags={"stage": stage, "step": step})
 
 
-def _connect() -> None:
-    """Join the running Ray cluster; its workers find our packages where this process found them."""
+def _connect(stage: str) -> None:
+    """Join the running Ray cluster; its workers find our packages, and plug-ins, where this process found them."""
     import ray
 
     if ray.is_initialized():
@@ -212,10 +233,16 @@ def _connect() -> None:
     address = os.environ.get("RAY_ADDRESS")
     if not address:
         raise StageFailed("executor 'ray' needs a running cluster, and RAY_ADDRESS is not set; use executor 'inline'")
-    # Ray's workers take the driver's working directory, not PYTHONPATH; an installed package needs neither.
     root = str(Path(__file__).resolve().parents[1])
-    env = {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))}
+    env = {"PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH", ""), root])), "PYTHONSAFEPATH": "1"}
+    runtime: dict[str, Any] = {"env_vars": env}
+    if shlex.quote(sys.executable) != sys.executable:  # a blank, say: Ray hands it to a shell as it is
+        runtime["py_executable"] = shlex.quote(sys.executable)
+    job = ray.job_config.JobConfig(metadata={"job_name": f"fmtrain {stage}: tasks"})
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="WARNING", runtime_env={"env_vars": env})
+        # Ray's workers import from the folder that a job was started in, before all others: let it be the standard
+        # library's, which every worker has anyway
+        with contextlib.chdir(os.path.dirname(os.__file__)):
+            ray.init(address=address, log_to_driver=False, logging_level="WARNING", runtime_env=runtime, job_config=job)
     except (ConnectionError, RuntimeError) as e:
         raise StageFailed(f"no Ray answers at RAY_ADDRESS={address}: {e}") from e

@@ -137,7 +137,7 @@ class Driver:
                 self._say(step, f"reuse {step.reason}")
         if not todo:
             return
-        with open_backend(self.run.root.launch, self.run.id) as backend:
+        with open_backend(self.run.root.launch, self.run.folder, self.run.root.recipe, self.signals.check) as backend:
             for note in backend.notes:
                 print(f"  {note}", flush=True)
             self.run.update(notes=backend.notes)
@@ -231,7 +231,7 @@ class Driver:
             argv=module(node.spec.worker, str(folder)),
             log_dir=self.run.folder / "logs" / node.stage,
             ranks=ranks,
-            cpus=launch.cpus_per_rank if node.spec.ranks else backend.node_cpus,
+            cpus=launch.cpus_per_rank if node.spec.ranks else backend.node_cpus(gpus or one_gpu),
             gpus=gpus or one_gpu,
             pool=node.spec.pool,
             kind="network" if any(is_url(s.path) or s.path.startswith(HUB) for s in node.sources) else "compute",

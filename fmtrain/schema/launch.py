@@ -34,14 +34,16 @@ class Inline(Launch):
 
 @dataclass
 class LocalRay(Launch):
-    """A Ray on this machine, on loopback; `auth` is Ray's auth mode, disabled or token. `address`: one that runs."""
+    """A Ray on this machine, on loopback, that asks everyone for a token (`auth`: token or disabled); or the one that
+    runs at `address`. What is not set is taken from this machine: its processors, and a twentieth of its memory."""
 
     name: str = "local"
     address: str | None = None
-    auth: str = "disabled"
+    auth: str = "token"
     dashboard: bool = True
     num_cpus: Positive | None = None
-    object_store_mb: Annotated[int, Limits(least=80)] = 200
+    object_store_mb: Annotated[int, Limits(least=80)] | None = None  # for tasks and counts; data lie in files
+    wait_seconds: Annotated[float, Limits(least=0)] = 3600.0  # for room that others of this Ray hold
 
 
 @dataclass
@@ -74,3 +76,4 @@ class Slurm(Launch):
     sbatch_extra: list[str] = items()  # further #SBATCH options, e.g. '--exclude=n3'
     dry_run: bool = False
     max_restarts: Count = 3  # in a row that end without a step; a turn that gets on, or is preempted, does not count
+    wait_seconds: Annotated[float, Limits(least=0)] = 3600.0  # for room that others of this Ray hold

@@ -66,9 +66,11 @@ class Backend(Protocol):
 
     executor: str
     cpus: int  # in all
-    node_cpus: int  # of the smallest node: what one process can have
     gpus: int
     notes: list[str]
+
+    def node_cpus(self, gpus: int) -> int:
+        """The most processors that one process with so many GPUs can have."""
 
     def submit(self, command: Command) -> Job: ...
 

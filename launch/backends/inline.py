@@ -69,9 +69,11 @@ class InlineBackend:
     executor = "inline"
 
     def __init__(self) -> None:
-        self.cpus = self.node_cpus = cpus()
-        self.gpus = gpus()
+        self.cpus, self.gpus = cpus(), gpus()
         self.notes: list[str] = []
+
+    def node_cpus(self, gpus: int) -> int:
+        return self.cpus
 
     def submit(self, command: Command) -> InlineJob:
         return InlineJob(command)

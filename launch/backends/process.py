@@ -33,6 +33,10 @@ class Process:
                 start_new_session=True,
             )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def poll(self) -> int | None:
         """The exit code, negative for a signal; None while it runs."""
         return self._process.poll()

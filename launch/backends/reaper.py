@@ -1,47 +1,32 @@
-"""What is left of a Ray when its driver is gone: `python -m launch.backends.reaper` kills it.
+"""Holds a process and all that descends from it, and leaves nothing of them: `python -m launch.backends.reaper`.
 
-Ray's processes die with the driver that started them, but two agents of each raylet wait up to a minute for a server
-that is gone, and they overwrite what they could be known by, their arguments and their environment. So this child of
-the driver looks every second which processes descend from it. At the end of its standard input, which the driver holds
-open and which ends with it whatever it died of, it kills those that are left.
+The kernel hands this process every orphan among its descendants, so that none gets away whatever it makes of its
+session, its arguments and its environment (two agents of each raylet live on for a minute where Ray dies at once).
+When standard input ends, which the driver holds open and which ends with it whatever it died of, or when the process
+itself ends, every descendant is killed. Then their private folder goes; Ray's logs in it stay in the run's folder,
+unless the driver has said that all went well.
 """
 
 import contextlib
+import ctypes
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from fmtrain.run.lease import process_start
-from launch.backends.environment import environment, module
 
-EVERY = 1.0  # seconds between two looks
-
-
-@contextlib.contextmanager
-def reaper() -> Iterator[None]:
-    """What this process starts within the block is dead soon after the block's end, or after this process's."""
-    process = subprocess.Popen(
-        module(__name__),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-        env=environment("compute"),
-    )
-    try:
-        yield
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait()
+WELL = b"well"  # what the driver says on our standard input before it closes it
+PATIENCE = 10.0  # seconds for killed processes to be gone; one that waits for a dead disk may never be
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def descendants(root: int) -> dict[int, str | None]:
-    """Every living process below `root`, with its start time."""
+    """Every process below `root` with its start time, None for one that has ended and was not buried."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -55,21 +40,71 @@ def descendants(root: int) -> dict[int, str | None]:
     return {pid: process_start(pid) for pid in found}
 
 
-def main() -> None:
-    driver, family = os.getppid(), dict[int, str | None]()
-    while not select.select([sys.stdin], [], [], EVERY)[0]:
-        family |= descendants(driver)
-    family.pop(os.getpid(), None)
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        left = [pid for pid, started in family.items() if started is not None and process_start(pid) == started]
-        if not left:
-            return
-        for pid in left:
+def main(argv: list[str]) -> int:
+    """FOLDER LOGS FD COMMAND..: run the command, which is given the descriptor FD; FOLDER may be empty."""
+    folder, logs, fd, *command = argv
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, _leave_it_to_the_driver)  # no SIG_IGN: children would inherit that
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[int(fd)])
+    os.close(int(fd))  # its other end shall see that the command is gone
+    well = _watch(process.pid)
+    _end_all()
+    if folder:
+        if not well:
+            with contextlib.suppress(OSError, shutil.Error):  # a full disk: what matters is that the folder goes
+                _keep(Path(folder), Path(logs))
+        shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+def _leave_it_to_the_driver(number: int, frame: object) -> None:
+    """A terminal and a queue signal every process of theirs; the driver decides what becomes of Ray."""
+
+
+def _watch(pid: int) -> bool:
+    """Wait for the end of the process `pid` or of standard input; whether the driver has said that all went well."""
+    ended, said = os.pidfd_open(pid), b""
+    while True:
+        ready = select.select([sys.stdin, ended], [], [], 1.0)[0]
+        if sys.stdin in ready:
+            new = os.read(0, 64)
+            said += new
+            if not new:
+                return WELL in said
+        elif ended in ready:
+            return WELL in said
+        _bury()
+
+
+def _bury() -> None:
+    """Wait for every child that has ended: orphans are ours."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _end_all() -> None:
+    deadline = time.monotonic() + PATIENCE
+    while family := descendants(os.getpid()):
+        for pid in family:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        time.sleep(0.1)
+        _bury()
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.02)
+
+
+def _keep(folder: Path, logs: Path) -> None:
+    """Ray's logs of this turn, in the run's folder."""
+    os.umask(0o077)
+    for session in folder.glob("*/session_*/logs"):
+        if not session.parent.is_symlink():
+            shutil.copytree(session, logs, symlinks=True, dirs_exist_ok=True)
+            logs.chmod(0o700)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -115,7 +115,7 @@ if __name__ == "__main__":
         ray_tasks.GRACE_SECONDS, ray_tasks.RayTasks._kill = 1.0, unreachable
     if "meet" in names:
         import ray
-        ray_tasks._connect()
+        ray_tasks._connect("corpus")
         class Holder:
             def hold(self): return True
         holder = ray.remote(Holder).options(num_cpus=0.001).remote()

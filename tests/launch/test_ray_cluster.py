@@ -1,28 +1,385 @@
-"""Where ranks run, from what the actors report: torch's variables for every rank."""
+"""A real Ray behind the driver: what it tells, to whom it listens, and what is left of it.
 
-from launch.backends.ray_cluster import Place, rank_envs
+The Ray of `world` serves all tests of a running command: two ranks that write what they see and how far they are. It is
+started in a hostile place: keys in the environment, modules of other names in the working directory, a long TMPDIR.
+"""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from fmtrain.errors import ConfigError, RankLost
+from fmtrain.run.lease import process_start
+from fmtrain.schema.launch import LocalRay
+from launch.backends.command import Command
+from launch.backends.environment import module
+from launch.backends.ray_cluster import start
+from launch.backends.ray_cluster.backend import RayBackend, RayJob, open_ray
+from launch.backends.ray_cluster.job import fit, rank_envs
+from launch.backends.ray_cluster.nodes import Node
+from launch.backends.ray_cluster.rank import Place
+from launch.backends.reaper import descendants
+
+KEYS = {"AWS_SECRET_ACCESS_KEY": "planted-aws", "WANDB_API_KEY": "planted-wandb", "HF_TOKEN": "planted-hf"}
+HIDDEN = ("json.py", "random.py", "launch.py", "fmtrain/__init__.py")  # in the working directory, never to be imported
+RANK = """
+import json, os, sys, time
+from pathlib import Path
+folder = Path(sys.argv[1])
+seen = {"env": dict(os.environ), "path": sys.path, "nice": os.nice(0), "pid": os.getpid()}
+(folder / f"seen-{os.environ.get('RANK', '0')}.json").write_text(json.dumps(seen))
+while not (folder / "stop").exists():
+    progress = {"done": 7, "total": 30, "unit": "steps", "loss": 2.5, "tokens_per_second": 1234.0}
+    (folder / "progress.json").write_text(json.dumps(progress))
+    time.sleep(0.2)
+"""
 
 
-def test_one_rank_needs_no_group() -> None:
-    assert rank_envs([Place("a", "10.0.0.1", 7, "n1", [])]) == [{}]
+def nobody_asks() -> None:
+    """No signal has come."""
 
 
-def test_two_nodes_of_two_gpus() -> None:
-    places = [
-        Place(n, f"10.0.0.{n}", 7000 + i, f"n{n}", [str(g)])
-        for i, (n, g) in enumerate([("1", 1), ("1", 0), ("2", 0), ("2", 1)])
+def command(folder: Path, ranks: int = 2, code: str = RANK, **changes: Any) -> Command:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "rank.py").write_text(code)
+    argv = [sys.executable, "-P", str(folder / "rank.py"), str(folder)]
+    return Command("pretrain", argv, folder / "logs", ranks=ranks, **changes)
+
+
+def wait_for(ready: Callable[[], Any], what: str, seconds: float = 180.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := ready()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
+    return found
+
+
+@dataclass
+class World:
+    backend: RayBackend
+    job: RayJob
+    run: Path
+    stage: Path
+    temporary: Path
+
+    @property
+    def dashboard(self) -> str:
+        return next(note for note in self.backend.notes if note.startswith("dashboard")).split()[1].rstrip(";")
+
+    @property
+    def token(self) -> str:
+        return Path(self.backend.start.token).read_text()
+
+    def family(self) -> list[int]:
+        """Every process that descends from this one through the keeper."""
+        return list(descendants(self.backend.keeper.process.pid))
+
+    def ask(self, path: str, token: str | None = None, **headers: str) -> tuple[int, str]:
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        request = urllib.request.Request(self.dashboard + path, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as e:
+            return e.code, ""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    here = tmp_path_factory.mktemp("here")
+    for name in HIDDEN:
+        (here / name).parent.mkdir(exist_ok=True)
+        (here / name).write_text("raise RuntimeError('imported from the working directory')\n")
+    temporary = here / ("t" * 58)
+    temporary.mkdir()
+    run = tmp_path_factory.mktemp("runs") / "20260101-000000-abcd"
+    run.mkdir()
+    with contextlib.ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, text in KEYS.items():
+                patch.setenv(name, text)
+            patch.setenv("TMPDIR", str(temporary))
+            patch.setattr("tempfile.tempdir", None)
+            patch.chdir(here)
+            backend = stack.enter_context(open_ray(LocalRay(num_cpus=3), run, "quickstart", nobody_asks))
+            stage = run / "stages" / "pretrain"
+            job = backend.submit(command(stage))
+        wait_for(lambda: len(list(stage.glob("seen-*.json"))) == 2, "two ranks run")
+        yield World(backend, job, run, stage, temporary)
+        (stage / "stop").touch()
+        assert job.wait(60) == []
+    assert not Path(backend.start.home).exists(), "an undisturbed run leaves nothing"
+    assert list(temporary.iterdir()) == []
+    assert not (run / "ray-logs").exists()
+
+
+def seen(world: World) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(world.stage.glob("seen-*.json"))]
+
+
+def test_ranks_are_told_their_place_and_get_no_key(world: World) -> None:
+    first, second = (rank["env"] for rank in seen(world))
+    assert [(r["RANK"], r["WORLD_SIZE"], r["LOCAL_RANK"]) for r in (first, second)] == [
+        ("0", "2", "0"),
+        ("1", "2", "1"),
     ]
-    envs = rank_envs(places)
+    assert first["FMTRAIN_MEETING"] == second["FMTRAIN_MEETING"]
+    for rank in seen(world):
+        assert not set(KEYS.values()) & set(rank["env"].values())
+        assert not [name for name in rank["env"] if name.startswith("RAY_")]
+        assert str(world.temporary.parent) not in rank["path"] and "" not in rank["path"]
+        assert rank["nice"] == os.nice(0)
+        assert rank["env"]["TMPDIR"] == world.backend.start.home
+
+
+def test_no_process_holds_a_key_or_shows_the_token(world: World) -> None:
+    """Daemons, agents, workers, actors and ranks, as the kernel has them."""
+    titles, held = [], list[str]()
+    for pid in world.family():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            environment = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+            titles.append(arguments)
+            held += [f"{arguments}: {name}" for name, text in KEYS.items() if text in environment]
+            assert world.token not in arguments
+            assert world.token not in environment
+    assert held == []
+    for wanted in ("gcs_server", "raylet", "dashboard", "rank.py"):
+        assert any(wanted in title for title in titles), wanted
+
+
+def test_the_token_and_rays_folders_are_this_users_alone(world: World) -> None:
+    token = Path(world.backend.start.token)
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert token.parent.stat().st_mode & 0o777 == 0o700
+    inside = [str(path) for path in Path(world.backend.start.home).rglob("*")]
+    assert any("sockets" in path for path in inside), "Ray's sockets stand below the private folder"
+    assert any(world.backend.start.token in note for note in world.backend.notes), "the user is told where it stands"
+
+
+def test_the_dashboard_answers_the_token_alone(world: World) -> None:
+    assert world.ask("/api/jobs/")[0] == 401
+    assert world.ask("/api/jobs/", "x" * 43)[0] == 403
+    assert world.ask("/api/jobs/", Host="rebound.example")[0] == 401
+    assert world.ask("/api/jobs/", world.token)[0] == 200
+
+
+def test_the_dashboard_knows_the_run_and_its_ranks(world: World) -> None:
+    jobs = json.loads(world.ask("/api/jobs/", world.token)[1])
+    ours = next(job for job in jobs if job["metadata"].get("run") == world.run.name)
+    assert ours["metadata"]["job_name"] == f"quickstart {world.run.name}"
+    assert f"recipe=quickstart run={world.run.name}" in ours["entrypoint"]
+    answer = json.loads(world.ask("/api/v0/actors?detail=1", world.token)[1])
+    actors = answer["data"]["result"]["result"]
+    shown = {actor["repr_name"] for actor in actors if actor["state"] == "ALIVE"}
+    assert shown == {"pretrain rank 0 of 2", "pretrain rank 1 of 2"}
+
+
+def test_metrics_show_progress_and_the_ranks_memory(world: World) -> None:
+    """As Prometheus reads them from each node's agent."""
+    found = wait_for(lambda: _metrics(world), "metrics of both ranks")
+    ranks = {labels["rank"] for _, labels, _ in found}
+    assert ranks == {"0", "1"}
+    assert {(labels["run"], labels["stage"]) for _, labels, _ in found} == {(world.run.name, "pretrain")}
+    values = {(name, labels["rank"]): value for name, labels, value in found}
+    assert values["progress", "0"] == 7 and values["total", "0"] == 30
+    assert values["loss", "1"] == 2.5 and values["tokens_per_second", "1"] == 1234
+    assert values["memory_bytes", "0"] > 5e6
+
+
+def _metrics(world: World) -> list[tuple[str, dict[str, str], float]]:
+    found = []
+    for target in metric_targets(world):
+        try:
+            text = urllib.request.urlopen(f"http://{target}/metrics", timeout=30).read().decode()
+        except OSError:
+            continue
+        for name, labels, value in re.findall(r"^ray_fmtrain_(\w+)\{(.*)\} (\S+)$", text, re.MULTILINE):
+            found.append((name, dict(re.findall(r'(\w+)="([^"]*)"', labels)), float(value)))
+    names = {(name, labels["rank"]) for name, labels, _ in found}
+    return found if len(names) == 10 else []
+
+
+def metric_targets(world: World) -> list[str]:
+    said = json.loads(
+        Path(world.backend.start.home, "r/session_latest/prom_metrics_service_discovery.json").read_text()
+    )
+    targets: list[str] = said[0]["targets"]
+    return targets
+
+
+def listening(family: list[int]) -> list[int]:
+    """The TCP ports that these processes listen at."""
+    ports = set()
+    for pid in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found = psutil.Process(pid).net_connections("tcp")
+            ports |= {c.laddr.port for c in found if c.status == psutil.CONN_LISTEN}
+    return sorted(ports)
+
+
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+STRANGER = """
+import json, os, socket, sys, urllib.request
+said = {}
+for port in json.loads(sys.argv[1]):
+    for what, sent in (
+        ("bytes", os.urandom(300) + b"\\r\\n\\r\\n"),
+        ("http", b"GET /api/jobs/ HTTP/1.1\\r\\nHost: rebound.example\\r\\nConnection: close\\r\\n\\r\\n"),
+        ("job", b"POST /api/jobs/ HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Type: application/json\\r\\n"
+                b"Content-Length: 28\\r\\nConnection: close\\r\\n\\r\\n" + b'{"entrypoint": "touch here"}'),
+    ):
+        with socket.socket() as s:
+            s.settimeout(5)
+            try:
+                s.connect(("127.0.0.1", port))
+                s.sendall(sent)
+                said[f"{port} {what}"] = s.recv(12).decode("latin-1")
+            except OSError as e:
+                said[f"{port} {what}"] = type(e).__name__
+print(json.dumps(said))
+"""
+JOINS = """
+import sys, ray
+try:
+    ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
+except BaseException as e:
+    sys.exit(f"refused: {type(e).__name__}: {e}")
+print(ray.get(ray.remote(lambda: 1).remote()))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which root alone may")
+def test_a_stranger_gets_nothing_from_any_port(world: World, tmp_path: Path) -> None:
+    """User nobody, on this machine: random bytes, a foreign Host, a job for Ray to run, at every port of the run."""
+    ports = listening(world.family())
+    assert len(ports) > 8, "the run's ports were found"
+    asked = subprocess.run(
+        [*NOBODY, sys.executable, "-I", "-c", STRANGER, json.dumps(ports)], capture_output=True, text=True, timeout=300
+    )
+    said = json.loads(asked.stdout)
+    taken = {what: answer for what, answer in said.items() if " 200" in answer and "bytes" not in what}
+    dashboard = int(world.dashboard.rpartition(":")[2])
+    assert said[f"{dashboard} http"] == said[f"{dashboard} job"] == "HTTP/1.1 401", said
+    # /metrics of Prometheus, which answers any path, tells names and numbers of this run and does nothing
+    shown = {int(what.split()[0]) for what in taken}
+    assert shown <= {int(target.rpartition(":")[2]) for target in metric_targets(world)}, taken
+    environment = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    for mode in ({}, {"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "x" * 43}):
+        joined = subprocess.run(
+            [*NOBODY, sys.executable, "-I", "-c", JOINS, world.backend.address],
+            capture_output=True, text=True, timeout=120, env=environment | mode, cwd="/",
+        )  # fmt: skip
+        assert joined.returncode != 0 and joined.stdout == "", (mode, joined.stdout, joined.stderr)
+
+
+def test_ranks_of_two_nodes_of_two_gpus() -> None:
+    places = [Place(n, f"10.0.0.{n}", f"n{n}", [str(g)]) for n, g in [("1", 1), ("1", 0), ("2", 0), ("2", 1)]]
+    envs = rank_envs(places, Path("/shared/meeting"))
     assert [e["RANK"] for e in envs] == ["0", "1", "2", "3"]
     assert [e["LOCAL_RANK"] for e in envs] == ["0", "1", "0", "1"]
-    assert {(e["MASTER_ADDR"], e["MASTER_PORT"], e["WORLD_SIZE"], e["LOCAL_WORLD_SIZE"]) for e in envs} == {
-        ("10.0.0.1", "7000", "4", "2")
-    }
+    assert {(e["MASTER_ADDR"], e["WORLD_SIZE"], e["LOCAL_WORLD_SIZE"]) for e in envs} == {("10.0.0.1", "4", "2")}
     # rank r's LOCAL_RANK-th visible GPU is the one that Ray gave to its actor
     for place, env in zip(places, envs, strict=True):
         assert env["CUDA_VISIBLE_DEVICES"].split(",")[int(env["LOCAL_RANK"])] == place.gpus[0]
 
 
 def test_without_gpus_nothing_is_said_of_them() -> None:
-    envs = rank_envs([Place("a", "127.0.0.1", 7, "h", []), Place("a", "127.0.0.1", 8, "h", [])])
+    envs = rank_envs([Place("a", "127.0.0.1", "h", []), Place("a", "127.0.0.1", "h", [])], Path("/shared/meeting"))
     assert all("CUDA_VISIBLE_DEVICES" not in env for env in envs)
+
+
+def test_what_fits_is_counted_by_node() -> None:
+    nodes = [Node("a", "a", "10.0.0.1", 3, 0), Node("b", "b", "10.0.0.2", 8, 2)]
+    wanted = {(2, 0): 5, (4, 0): 2, (9, 0): 0, (1, 1): 2, (4, 1): 2}
+    assert {each: fit(nodes, *each) for each in wanted} == wanted
+
+
+@pytest.mark.parametrize("victim", ["gcs_server", "raylet/raylet", "ray_cluster.keeper"])
+def test_a_dead_ray_is_told_and_its_logs_are_kept(victim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's fault, with a word on how to go on; nothing is left in TMPDIR or among the processes."""
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(short := Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))))
+    family: dict[int, str | None] = {}
+    config = LocalRay(num_cpus=2, dashboard=False)
+    with (
+        pytest.raises(RankLost, match="The same command goes on") as error,
+        open_ray(config, tmp_path, "quickstart", nobody_asks) as backend,
+    ):
+        job = backend.submit(command(tmp_path / "stage", ranks=1))
+        wait_for(lambda: (tmp_path / "stage/seen-0.json").exists(), "the rank runs")
+        family = descendants(backend.keeper.process.pid)
+        os.kill(next(pid for pid in family if victim in title(pid) and "reaper" not in title(pid)), signal.SIGKILL)
+        failures = wait_for(lambda: job.wait(1.0), "the end is noticed")
+        raise AssertionError(failures)
+    assert "Traceback" not in str(error.value)
+    assert any((tmp_path / "ray-logs").glob("raylet.*"))
+    assert [pid for pid, started in family.items() if process_start(pid) == started is not None] == []
+    short.rmdir()  # nothing is in there
+
+
+def title(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return ""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_while_ray_starts_is_a_signal(number: int, code: int, tmp_path: Path) -> None:
+    """To the driver and to every process of it, as a queue sends it."""
+    store = tmp_path / "store"
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"text": "a line of text " * 20}) + "\n")
+    words = ["recipe=tokens", "data=local", f"data.files={tmp_path}/rows.jsonl", "launch=local", f"store={store}"]
+    run = subprocess.Popen(
+        module("launch.cli", "run", *words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    while not any("gcs_server" in title(pid) for pid in descendants(run.pid)):
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.1)
+    for pid in [run.pid, *descendants(run.pid)]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+    said, _ = run.communicate(timeout=60)
+    assert run.returncode == code, said
+    assert "the same command goes on from what is saved" in said
+    assert "Traceback" not in said
+
+
+def test_nothing_at_the_address_is_told_within_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(start, "LISTEN_WAIT", 0.3)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # bound, and nobody listens
+        config = LocalRay(address=f"127.0.0.1:{free.getsockname()[1]}")
+        with pytest.raises(ConfigError, match="no Ray listens there"), open_ray(config, tmp_path, "r", nobody_asks):
+            pass
+
+        def ctrl_c() -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt), open_ray(config, tmp_path, "r", ctrl_c):
+            pass
+    with pytest.raises(ConfigError, match="HOST:PORT"), open_ray(LocalRay(address="head"), tmp_path, "r", nobody_asks):
+        pass
+
+
+def test_without_a_token_the_user_is_warned(tmp_path: Path) -> None:
+    settled = start.settle(LocalRay(auth="disabled"), nobody_asks)
+    Path(settled.home).rmdir()
+    assert any("can run commands as you" in warning for warning in settled.warnings)

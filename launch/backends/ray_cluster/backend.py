@@ -1,0 +1,181 @@
+"""The driver's side of Ray: starts the keeper under a reaper, and is a Backend whose jobs run in there.
+
+It waits for nothing without hearing its signals: `check` is called at every turn, and may raise.
+"""
+
+import contextlib
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from fmtrain.errors import ConfigError, FmtrainError, RankLost, StageFailed
+from fmtrain.schema.launch import LocalRay, Slurm
+from launch.backends.command import Command, Failure, of_command
+from launch.backends.environment import environment, module, travelling
+from launch.backends.ray_cluster.job import Order, as_message
+from launch.backends.ray_cluster.line import Closed, Line, Message
+from launch.backends.ray_cluster.nodes import Node
+from launch.backends.ray_cluster.start import Start, settle
+from launch.backends.reaper import WELL
+
+LOG = "ray.log"  # in the run's folder: what the keeper prints
+LOGS = "ray-logs"  # in the run's folder: Ray's own, of a turn that failed
+START_WAIT = 300.0  # seconds for Ray to be up and its nodes to have answered
+TURN = 0.2  # seconds between two looks at the signals
+CLOSE_WAIT = 10.0  # seconds to leave a Ray that goes on without us
+_ERRORS = {e.__name__: e for e in (ConfigError, StageFailed)}  # all else that goes wrong in there is the machine's
+
+
+@contextlib.contextmanager
+def open_ray(config: LocalRay | Slurm, folder: Path, recipe: str, check: Callable[[], None]) -> Iterator["RayBackend"]:
+    """Ray for the block, for the run whose folder this is. All that we start ends with the block, or with us."""
+    start = settle(config, check)
+    keeper = Keeper(start, folder, recipe, check)
+    try:
+        yield RayBackend(config, keeper, start)
+    except BaseException:
+        keeper.close(well=False)
+        raise
+    keeper.close(well=True)
+
+
+class Keeper:
+    """The process that holds Ray, and the line to it."""
+
+    def __init__(self, start: Start, folder: Path, recipe: str, check: Callable[[], None]) -> None:
+        self.check, self.folder, self.joined = check, folder, not start.home
+        ours, theirs = socket.socketpair()
+        self.line = Line(ours)
+        fd = str(theirs.fileno())
+        command = module("launch.backends.ray_cluster.keeper", fd, f"recipe={recipe}", f"run={folder.name}")
+        with open(folder / LOG, "ab") as log, theirs:
+            self.process = subprocess.Popen(
+                module("launch.backends.reaper", start.home, str(folder / LOGS), fd, *command),
+                env=start.env,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        metadata = {"job_name": f"{recipe} {folder.name}", "recipe": recipe, "run": folder.name}
+        self.tell(
+            "begin", run=folder.name, metadata=metadata, address=start.address, home=start.home, options=start.options
+        )
+
+    def tell(self, kind: str, **fields: object) -> None:
+        with contextlib.suppress(Closed):  # what there is to know of its end, the next `hear` tells
+            self.line.say(kind, **fields)
+
+    def hear(self, timeout: float) -> Message | None:
+        """The keeper's next word, notes printed; None where none comes in time. Raises what it says has failed."""
+        deadline = time.monotonic() + timeout
+        while True:
+            self.check()
+            try:
+                message = self.line.hear(max(0.0, min(TURN, deadline - time.monotonic())))
+            except Closed:
+                time.sleep(TURN)  # whoever ended it may have signalled us too
+                self.check()
+                raise RankLost(f"Ray has ended under this run: {self._last_words()}") from None
+            if message is None and time.monotonic() >= deadline:
+                return None
+            if message is not None and message["kind"] == "note":
+                print(f"  {message['text']}", flush=True)
+            elif message is not None and message["kind"] == "refused":
+                self.check()
+                kind: type[FmtrainError] = _ERRORS.get(message["error"], RankLost)
+                raise kind(f"{message['message']}{self._mend() if kind is RankLost else ''}")
+            elif message is not None:
+                return message
+
+    def _last_words(self) -> str:
+        with contextlib.suppress(OSError):
+            lines = (self.folder / LOG).read_text(errors="replace").strip().splitlines()[-5:]
+            return "\n".join(f"  | {line}" for line in ["", *lines])[4:] + self._mend()
+        return self._mend()
+
+    def _mend(self) -> str:
+        logs = f"\nlog: {self.folder / LOG}" + ("" if self.joined else f" and {self.folder / LOGS}")
+        return f"\nThe same command goes on from what is saved.{logs}"
+
+    def close(self, *, well: bool) -> None:
+        """End it, with all that it started; a Ray that we joined is left in order."""
+        assert self.process.stdin is not None
+        if self.joined:
+            self.tell("close")
+            with contextlib.suppress(Closed):
+                deadline = time.monotonic() + CLOSE_WAIT
+                while time.monotonic() < deadline:
+                    self.line.hear(TURN)
+        with contextlib.suppress(BrokenPipeError):
+            if well:
+                self.process.stdin.write(WELL)
+                self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.wait()
+        self.line.end.close()
+
+
+class RayBackend:
+    executor = "ray"
+
+    def __init__(self, config: LocalRay | Slurm, keeper: Keeper, start: Start) -> None:
+        self.config, self.keeper, self.start = config, keeper, start
+        ready = keeper.hear(START_WAIT)
+        if ready is None:
+            raise RankLost(f"Ray did not come up within {START_WAIT:.0f} s; is this machine busy?{keeper._mend()}")
+        self.nodes = [Node(**node) for node in ready["nodes"]]
+        self.cpus = sum(node.cpus for node in self.nodes)
+        self.gpus = sum(node.gpus for node in self.nodes)
+        self.address: str = ready["address"]
+        self.notes = [
+            f"Ray at {self.address}: {len(self.nodes)} node(s), {self.cpus} CPUs, {self.gpus} GPUs",
+            *start.warnings,
+        ]
+        if ready["dashboard"]:
+            asks = f"; it asks for the token that stands in {start.token}" if start.token else ""
+            self.notes.append(f"dashboard http://{ready['dashboard']}{asks}")
+
+    def node_cpus(self, gpus: int) -> int:
+        """The most that one process with so many GPUs can have."""
+        return max([node.cpus for node in self.nodes if node.gpus >= gpus], default=1)
+
+    def submit(self, command: Command) -> "RayJob":
+        lacking = travelling(command.kind, command.passed)
+        if not self.start.address:  # this very machine
+            lacking = environment(command.kind, command.passed)
+        ours = of_command(command)
+        order = Order(command, ours, lacking, self.config.wait_seconds)
+        self.keeper.tell("submit", order=as_message(order))
+        return RayJob(self.keeper)
+
+
+class RayJob:
+    """A command that the keeper runs; it is placed when this has been made."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self.keeper = keeper
+        self.hosts: list[str] = self._await("placed")["hosts"]
+
+    def _await(self, kind: str) -> Message:
+        while (message := self.keeper.hear(60.0)) is None or message["kind"] != kind:
+            pass
+        return message
+
+    def wait(self, timeout: float) -> list[Failure] | None:
+        message = self.keeper.hear(timeout)
+        return None if message is None else [Failure(**failure) for failure in message["failures"]]
+
+    def stop(self, grace: float) -> None:
+        """The keeper is given a moment beyond `grace`; what it cannot end by then, the reaper does."""
+        self.keeper.tell("stop", grace=grace)
+        deadline = time.monotonic() + grace + CLOSE_WAIT
+        with contextlib.suppress(Closed):
+            while time.monotonic() < deadline:
+                message = self.keeper.line.hear(TURN)
+                if message is not None and message["kind"] in ("stopped", "ended", "refused"):
+                    return
