@@ -9,15 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fmtrain.run.fingerprint import canonical
-from fmtrain.schema.rows import form_of
+from fmtrain.schema.rows import form_of, no_form
 from fmtrain.schema.sources import Rows
 
 ROLES = ("system", "user", "assistant")
-FORMS = (
-    'messages: {"messages": [{"role": "user", "content": ..}, {"role": "assistant", "content": ..}]}; '
-    'prompt and completion: {"prompt": .., "completion": ..} (other keys: data.prompt_key, data.completion_key); '
-    'preference: {"prompt": .., "chosen": .., "rejected": ..}'
-)
 
 
 @dataclass(frozen=True)
@@ -72,15 +67,9 @@ def normalise(row: Any, data: Rows) -> SftRow | PreferenceRow | str:
             case "preference":
                 return _preference(row, data)
             case _:
-                return _no_form(row)
+                return no_form(row)
     except _Reject as e:
         return str(e)
-
-
-def _no_form(row: Any) -> str:
-    if not isinstance(row, dict):
-        return f"a JSON {type(row).__name__}, not an object"
-    return f"fits no form; its keys are {', '.join(sorted(map(str, row))[:12]) or 'none'}"
 
 
 def _sft(messages: tuple[Message, ...]) -> SftRow:

@@ -50,6 +50,7 @@ def check(root: Root) -> None:
         if stage is not None:
             _training(root, name, stage)
     _reference(root)
+    _evaluation(root)
 
 
 def _names(root: Root) -> None:
@@ -151,6 +152,17 @@ def _languages(config: rules.Filter) -> None:
             f"[{','.join(config.language.languages)}]: nearly every document would go. Give words of these languages, "
             "or filter.gopher_quality.min_stop_words=0"
         )
+
+
+def _evaluation(root: Root) -> None:
+    """What is evaluated on is what is held out."""
+    stage = root.stages.evaluate
+    if stage is None or root.data.heldout_modulus or stage.inputs.corpus or stage.inputs.examples:
+        return
+    raise ConfigError(
+        "data.heldout_modulus=0 holds nothing out, and stages.evaluate would have nothing to evaluate on; give another "
+        "(20 is a twentieth), or leave the evaluation out: stages.evaluate=null"
+    )
 
 
 def _reference(root: Root) -> None:

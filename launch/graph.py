@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fmtrain.errors import ConfigError, InputError
+from fmtrain.run.rows import LOOKED_AT, look
 from fmtrain.run.sources import BESIDE, HUB
 from fmtrain.run.stage import Source
 from fmtrain.schema import plugins
@@ -17,7 +18,7 @@ from fmtrain.schema.root import Root
 from fmtrain.schema.sources import Local, Rows, Stdlib
 from fmtrain.schema.training import Dpo, HuggingFace, TrainJob
 from launch.references import absolute, referenced_files
-from launch.sources import forms, model_files, sources
+from launch.sources import model_files, sources
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,10 @@ class Spec:
 
 _TRAIN = ("fmtrain.train.__main__",)
 SPECS: dict[str, Spec] = {
-    "corpus": Spec("corpus", "data_pipelines", ("data_pipelines.stages.corpus",), 4, pool=True),
+    "corpus": Spec("corpus", "data_pipelines", ("data_pipelines.stages.corpus",), 5, pool=True),
     "tokenizer": Spec("tokenizer", "data_pipelines", ("data_pipelines.stages.tokenizer",), 2),
     "tokens": Spec("tokens", "data_pipelines", ("data_pipelines.stages.tokens",), 3),
-    "examples": Spec("examples", "data_pipelines", ("data_pipelines.stages.examples",), 2),
+    "examples": Spec("examples", "data_pipelines", ("data_pipelines.stages.examples",), 3),
     "pretrain": Spec("model", "fmtrain.train", _TRAIN, 2, ranks=True),
     "sft": Spec("model", "fmtrain.train", _TRAIN, 2, ranks=True),
     "reference": Spec("reference", "fmtrain.evaluate", ("fmtrain.evaluate.reference",), 1),
@@ -166,19 +167,32 @@ class _Builder:
         if "examples" not in self.on or isinstance(self.root.data, Stdlib):
             return
         if isinstance(self.root.data, Rows):
-            found = forms(self.root.data, self.data)
-            if not found:
-                raise InputError(
-                    f"data.files: no row in {len(self.data)} file(s) has a form we know: `messages`; "
-                    f"`{self.root.data.prompt_key}` and `{self.root.data.completion_key}` (data.prompt_key, "
-                    "data.completion_key); or `prompt`, `chosen`, `rejected`"
-                )
-            if found == {"preference"}:
-                self._drop("sft", "the rows are preferences only")
-            if "preference" not in found:
-                self._drop("reference dpo", "no row has the preference form (prompt, chosen, rejected)")
+            self._leave_out_forms(self.root.data)
             return
         self._drop("examples sft reference dpo", f"data={self.root.data.name} holds no functions to make examples from")
+
+    def _leave_out_forms(self, data: Rows) -> None:
+        """Take out the stages that no row is for, by what the beginnings of the files hold."""
+        known = look(data, self.data)
+        found = set(data.forms) or known.forms
+        if found == {"preference"}:
+            self._drop("sft", "the rows are preferences only")
+        if "preference" not in found:
+            self._drop("reference dpo", "no row has the preference form (prompt, chosen, rejected)")
+        if not known.whole and not data.forms:
+            self.left_out.append(
+                f"of the rows {LOOKED_AT >> 20} MiB were looked at ({', '.join(sorted(found))}); where later ones have "
+                f"another form say so: data.forms=[{','.join(sorted({*found, 'preference'}))}]"
+            )
+        if "evaluate" in self.on and known.whole and not known.several and not self._pins_rows():
+            raise InputError(
+                "data.files hold one row (or the same one several times), which is trained on: nothing is left to "
+                "evaluate on. Give more rows, or leave the evaluation out: stages.evaluate=null"
+            )
+
+    def _pins_rows(self) -> bool:
+        pins = self.on["evaluate"].inputs
+        return pins.examples is not None or pins.corpus is not None
 
     def _drop(self, stages: str, why: str) -> None:
         gone = [s for s in stages.split() if self.on.pop(s, None) is not None]

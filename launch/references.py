@@ -6,7 +6,6 @@ worker may stand elsewhere; a data set on the hub is pinned to the commit that i
 
 import copy
 import dataclasses
-import glob
 import os
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -18,6 +17,7 @@ from fmtrain.run.stage import Source
 from fmtrain.run.storage import settled
 from fmtrain.schema import evaluation_sets
 from fmtrain.schema.fields import referenced
+from launch import paths
 from launch.sources import resolve
 
 T = TypeVar("T")
@@ -88,6 +88,8 @@ def _data_set(entry: str, key: str) -> str:
 
 
 def _path(path: str, key: str) -> str:
+    if not path.strip():
+        raise InputError(f"{key}: an empty path; give that of a file on this machine")
     if is_url(path):
         raise InputError(f"{key}: {path} is a URL; expected a path on this machine, so copy the file here")
     return settled(path)
@@ -97,7 +99,4 @@ def _paths(pattern: str, key: str) -> list[str]:
     full = _path(pattern, key)
     if os.path.exists(full):
         return [full]
-    found = sorted(glob.glob(full, recursive=True))
-    if not found:
-        raise InputError(f"{key}: no file matches {pattern!r} (looked for {full})")
-    return found
+    return paths.files(pattern, key)

@@ -4,30 +4,23 @@ Nothing is read whole here but what is small: an input is its name, size and sta
 huggingface_hub are imported for a URL and for a name on the hub only.
 """
 
-import glob
-import gzip
-import io
 import os
 import re
 import sysconfig
-import zlib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
-import orjson
-import zstandard
-
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.run import remote
-from fmtrain.run.sources import HUB, identify, identify_folder, open_input
+from fmtrain.run.sources import HUB, identify, identify_folder
 from fmtrain.run.stage import Source
 from fmtrain.schema.formats import form
-from fmtrain.schema.rows import Form, form_of
 from fmtrain.schema.sources import Data, Hub, Local, Rows, Stdlib
+from launch import paths
 
 _REQUESTS = 16  # at a time, where files are behind URLs
+_MOST_JSON = 256_000_000  # bytes of a model folder's JSON, text or template
 _MODEL_FILES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken")
 
 
@@ -52,39 +45,13 @@ def model_files(folder: str) -> list[Source]:
             f"model.path={folder}: no config.json there; expected a Hugging Face model folder on this machine"
         )
     files = sorted(p for p in root.iterdir() if p.is_file() and p.suffix in _MODEL_FILES)
+    for path in files:
+        if path.suffix in (".json", ".txt", ".jinja") and (size := path.stat().st_size) > _MOST_JSON:
+            raise InputError(
+                f"model.path={folder}: {path.name} holds {size} bytes, and no more than {_MOST_JSON} are expected in a "
+                "model's settings and vocabulary; is this a model folder?"
+            )
     return [identify(str(p), p.name, full=True) for p in files if p.name not in ("manifest.json", "lineage.json")]
-
-
-def forms(data: Rows, files: list[Source]) -> set[Form]:
-    """Which forms of row the files hold; reading ends as soon as both SFT and preference rows are seen."""
-    seen: set[Form] = set()
-    for source in files:
-        for line in _lines(source):
-            try:
-                form = form_of(orjson.loads(line), data)
-            except orjson.JSONDecodeError:
-                continue
-            if form is not None:
-                seen.add(form)
-            if "preference" in seen and len(seen) > 1:
-                return seen
-    return seen
-
-
-def _lines(source: Source) -> Iterator[bytes]:
-    """The raw lines of a file, decompressed. A damaged file ends early here; the examples stage names the damage."""
-    try:
-        with open_input(source.path) as raw:
-            if source.name.endswith(".gz"):
-                yield from gzip.GzipFile(fileobj=raw)
-            elif source.name.endswith(".zst"):
-                decoder = zstandard.ZstdDecompressor(max_window_size=1 << 31)  # zstd --long=31
-                with decoder.stream_reader(raw, read_across_frames=True) as stream:
-                    yield from io.BufferedReader(stream)
-            else:
-                yield from raw
-    except (OSError, EOFError, zlib.error, zstandard.ZstdError):
-        return
 
 
 def _stdlib(data: Stdlib) -> list[Source]:
@@ -139,27 +106,22 @@ def resolve(name: str, revision: str | None, given: str, mend: str) -> str:
 def _files(patterns: list[str]) -> list[Source]:
     if not patterns:
         raise ConfigError("data.files is empty; e.g. data.files=corpus.jsonl or data.files=[a.jsonl.gz,'more/*.jsonl']")
-    paths: set[str] = set()
+    found: set[str] = set()
     for pattern in patterns:
-        where = pattern
-        if pattern.startswith("file://"):
-            pattern = pattern.removeprefix("file://")
-        if remote.is_url(pattern):
-            hits = remote.glob(pattern)
+        pattern = pattern.removeprefix("file://")
+        if not remote.is_url(pattern):
+            found.update(paths.files(pattern, "data.files"))
+        elif hits := remote.glob(pattern):
+            found.update(hits)
         else:
-            where = os.path.abspath(os.path.expanduser(pattern))
-            hits = [where] if os.path.isfile(where) else glob.glob(where, recursive=True)
-            hits = [p for p in hits if os.path.isfile(p)]
-        if not hits and os.path.isdir(where):
-            raise InputError(
-                f"data.files: {pattern} is a folder; name its files, e.g. data.files='{pattern}/**/*.jsonl'"
-            )
-        if not hits:
-            raise InputError(f"data.files: no file matches {pattern!r} (looked for {where})")
-        paths.update(hits)
-    named = sorted(_names(paths).items())
+            raise InputError(f"data.files: no file matches {pattern!r}")
+    if len(found) > paths.MOST_FILES:
+        raise InputError(
+            f"data.files: {len(found)} files, and {paths.MOST_FILES} are the most: join small ones, e.g. with cat"
+        )
+    named = sorted(_names(found).items())
     _check_distinct(named)
-    if not any(remote.is_url(path) for path in paths):
+    if not any(remote.is_url(path) for path in found):
         return [identify(path, name) for path, name in named]
     with ThreadPoolExecutor(_REQUESTS) as pool:
         return list(pool.map(lambda item: identify(*item), named))

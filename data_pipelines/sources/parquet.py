@@ -2,7 +2,7 @@
 
 A part is every n-th row group. A document's place is its row's number in the file. Page checksums are verified where
 the file has them; a row group that does not decode is one fault for as many rows as are left of it, and the next is
-read.
+read. What expands too far ends the file; a row over `data.max_line_mb` is a fault and never becomes a Python object.
 """
 
 from collections.abc import Iterator
@@ -12,41 +12,103 @@ import pyarrow
 from pyarrow.parquet import ParquetFile
 
 from data_pipelines.document import Document
+from data_pipelines.lines import POSITION_BITS
 from data_pipelines.sources.fields import Fields
-from data_pipelines.sources.records import RAW_BYTES, Fault, Unit
+from data_pipelines.sources.parquet_pages import Bomb, LargePage, Pages, footer
+from data_pipelines.sources.records import RAW_BYTES, Damage, Fault, Unit
+from fmtrain.run.unpack import Allowance
 from fmtrain.schema.sources import Keys
 
-_BATCH = 64  # rows
+_BATCH = 64  # rows, or fewer where a page is large
+_FOOTER = 16 << 20  # bytes; Arrow makes some forty times as many of them
+_ROW = 64  # bytes that a row counts as beside its values: a null is free in the file and not in what is made of it
 _ERRORS = (pyarrow.ArrowException, OSError)  # Arrow's word for most damage is OSError
 _NO_VALUE = object()  # stands for a value that is none in Python: of no type that anything is made of
 
 
 def read(data: Keys, unit: Unit, file: BinaryIO) -> Iterator[Document | Fault]:
-    name = unit.source.name
+    name, pages = unit.source.name, Pages(file)
     try:
-        table = ParquetFile(file, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True)
+        footer(file, _FOOTER)
+        table = ParquetFile(pages, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True)
         groups = [table.metadata.row_group(n).num_rows for n in range(table.num_row_groups)]
-    except _ERRORS as e:
+        if min(groups, default=0) < 0 or sum(groups) >> POSITION_BITS:
+            raise Damage("damaged", f"no Parquet file: it says that it has {sum(groups)} rows")
+    except (*_ERRORS, Damage) as e:
         if unit.offset == 0:
-            yield Fault(name, 0, 0, "damaged", f"no Parquet file: {_first_line(e)}")
+            detail = str(e) if isinstance(e, Damage) else f"no Parquet file: {_first_line(e)}"
+            yield Fault(name, 0, 0, "damaged", detail)
         return
-    columns = [data.text_key, data.id_key, data.url_key, data.date_key, data.license_key, data.source_key]
-    fields = Fields(data, name)
+    columns, nested = _columns(table, data)
+    fields, allowance = Fields(data, name), Allowance(bytes_in=unit.source.size)
     for group in range(unit.offset, len(groups), unit.stride):
         row = first = sum(groups[:group])
         try:
-            for batch in table.iter_batches(_BATCH, row_groups=[group], columns=columns):
+            for batch in _batches(table, pages, group, columns):
                 unit.alive()
-                for item in rows(batch):
-                    if isinstance(item, UnicodeDecodeError):
-                        yield Fault(name, 0, row, "not_utf8", f"{item.reason} in row {row}", item.object[:RAW_BYTES])
-                    else:
-                        yield fields.document(item, 0, row, lambda item=item: repr(item).encode()[:RAW_BYTES])  # type: ignore[misc]
+                allowance.take(batch.nbytes + _ROW * batch.num_rows)
+                for item in _bounded(batch, data.max_line_mb * 1_000_000):
+                    yield _record(fields, item, nested, row)
                     row += 1
+        except (Bomb, Damage) as e:
+            left = first + groups[group] - row + sum(groups[group + unit.stride :: unit.stride])
+            yield Fault(name, 0, row, "expands", f"the rest, {left} rows: {e}", records=max(left, 1))
+            return
         except _ERRORS as e:
             left = first + groups[group] - row
             detail = f"{left} rows of row group {group}: {_first_line(e)}"
             yield Fault(name, 0, row, "damaged", detail, records=max(left, 1))
+
+
+def _record(
+    fields: Fields, item: "dict[str, Any] | UnicodeDecodeError | int", nested: dict[str, Any], row: int
+) -> Document | Fault:
+    if isinstance(item, int):
+        return Fault(fields.file, 0, row, "record_too_long", f"{item} bytes, more than data.max_line_mb allows")
+    if isinstance(item, UnicodeDecodeError):
+        return Fault(fields.file, 0, row, "not_utf8", f"{item.reason} in row {row}", item.object[:RAW_BYTES])
+    return fields.document(item | nested if nested else item, 0, row, lambda: repr(item).encode()[:RAW_BYTES])
+
+
+def _columns(table: Any, data: Keys) -> tuple[list[str], dict[str, Any]]:
+    """The columns to read, and what stands for those that hold no single value: one row of a list may be endless."""
+    wanted = {data.text_key, data.id_key, data.url_key, data.date_key, data.license_key, data.source_key}
+    leaves = [table.schema.column(n) for n in range(len(table.schema))]
+    single = [leaf.path for leaf in leaves if leaf.path in wanted and not leaf.max_repetition_level]
+    nested: dict[str, Any] = {
+        key: [] for key in wanted if any(f"{leaf.path}.".startswith(f"{key}.") for leaf in leaves)
+    }
+    return single, {key: value for key, value in nested.items() if key not in single}
+
+
+def _batches(table: Any, pages: Pages, group: int, columns: list[str]) -> Iterator[Any]:
+    """The record batches of a row group, begun anew with fewer rows each where a page asks for it."""
+    rows, done = _BATCH, 0
+    while True:
+        pages.begin(table.metadata.row_group(group), columns, rows)
+        at = 0
+        try:
+            for batch in table.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False):
+                at += batch.num_rows
+                if at > done:
+                    yield batch.slice(batch.num_rows - (at - done))
+                    done = at
+            return
+        except LargePage as e:
+            rows = e.rows
+
+
+def _bounded(batch: Any, limit: int) -> Iterator["dict[str, Any] | UnicodeDecodeError | int"]:
+    """The rows of a batch, or how many bytes one has that is over the limit."""
+    if batch.nbytes <= limit:
+        yield from rows(batch)
+        return
+    for n in range(batch.num_rows):
+        one = batch.slice(n, 1)
+        if one.nbytes > limit:
+            yield one.nbytes
+        else:
+            yield from rows(one)
 
 
 def rows(batch: Any) -> Iterator[dict[str, Any] | UnicodeDecodeError]:

@@ -7,14 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fmtrain.errors import InputError
+from fmtrain.run.lines import RAW_BYTES, Fault, unwatched
 from fmtrain.run.stage import Source
+from fmtrain.run.unpack import Damage
 
-RAW_BYTES = 64 << 10  # of what could not be read, kept with the fault
+__all__ = ["RAW_BYTES", "Damage", "Fault", "Hashes", "OnHash", "Unit", "unwatched"]
+
 OnHash = Callable[[str, str], None]  # (name of the input, SHA-256 of all its bytes)
-
-
-def unwatched() -> None:
-    """The sign of life of a unit that nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -27,32 +26,6 @@ class Unit:
     size: int  # bytes: what dealing balances
     # called while no record comes: a file that is hashed to its end, or the records of other tasks, take minutes
     alive: Callable[[], None] = field(default=unwatched, compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """What could not be read, and where.
-
-    `offset` is where it begins in the decompressed file, in bytes (in Parquet and on the hub: the row's number), and is
-    unique in its file; `line` counts from 1, 0 where it is not known. `data` holds its first 64 KiB. `records` is how
-    many records are lost with it, 1 where nobody knows.
-    """
-
-    file: str
-    line: int
-    offset: int
-    reason: str  # not_utf8, not_json, not_an_object, no_text, text_not_a_string, bad_id, line_too_long, truncated ...
-    detail: str
-    data: bytes = b""
-    records: int = 1
-
-
-class Damage(Exception):
-    """Compressed data that ends early or does not decode; what came before it is good. Never leaves the readers."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason, self.detail = reason, detail
 
 
 class Hashes(dict[str, str]):

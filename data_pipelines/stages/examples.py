@@ -5,30 +5,29 @@ what a corruption is, corruptions.py's.
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeVar
-
-import orjson
+from typing import Any, TypeVar
 
 from data_pipelines.corpus_reader import Split, documents
 from data_pipelines.corruptions import HELDOUT_KIND, TRAINED_KINDS, Corruptor, rank, words
 from data_pipelines.functions import Function, LeftOut, extract
-from data_pipelines.rows import FORMS, Message, PreferenceRow, SftRow, Unfit, normalise
+from data_pipelines.rows import Message, PreferenceRow, SftRow, Unfit, normalise
 from data_pipelines.sources import is_heldout
-from data_pipelines.sources.records import Fault
-from data_pipelines.sources.stream import Input, read_lines, unpack
 from data_pipelines.stages.tokenizer import load
 from fmtrain.errors import InputError
-from fmtrain.run.stage import Source, Stage
-from fmtrain.run.worker import Progress, Result
+from fmtrain.run.rows import Tally, read_rows
+from fmtrain.run.stage import Stage
+from fmtrain.run.worker import Progress, Result, tell
 from fmtrain.schema.corpus import ExamplesJob, ExamplesStage
+from fmtrain.schema.rows import FORMS
 from fmtrain.schema.sources import Rows
 
 SPLITS: tuple[Split, ...] = ("train", "heldout")
-_LONGEST_ROW = 64_000_000  # bytes
+_UNFIT = 10_000  # named in unfit.jsonl; all are counted
 R = TypeVar("R", SftRow, PreferenceRow)
 
 
@@ -52,7 +51,26 @@ def run(stage: Stage) -> Result:
         counts[f"sft_{split}"] = _write(stage.out / f"sft.{split}.jsonl", examples.sft[split])
         counts[f"preference_{split}"] = _write(stage.out / f"preference.{split}.jsonl", examples.preference[split])
     _write_lines(stage.out / "unfit.jsonl", examples.unfit)
+    _tell(stage, examples, counts)
     return Result(counts=counts)
+
+
+def _tell(stage: Stage, examples: Examples, counts: dict[str, Any]) -> None:
+    """One line a kind of row: what became of all that was read."""
+    if "read" in counts:
+        given = {"unfit (unfit.jsonl says why)": counts["unfit"], "repeated": counts["repeated"]}
+        for kind, name in (("SFT", "sft"), ("preference", "preference")):
+            train, heldout = (counts[f"{name}_{split}"] for split in SPLITS)
+            given[f"beyond stages.examples.max_{name}_rows or max_heldout_rows"] = (
+                counts[f"{name}_rows"] - train - heldout
+            )
+            given |= {f"{kind} rows held out": heldout, f"{kind} rows to train on": train}
+        tell(stage, "rows", counts["read"], given)
+        return
+    left_out = {f"left out: {reason}": n for reason, n in counts["left_out"].items()}
+    left_out |= {"repeated": counts["repeated"], "held out, but trained on elsewhere": counts["heldout_in_train"]}
+    left_out |= {"held out": counts["functions_heldout"], "to train on": counts["functions_train"]}
+    tell(stage, "functions", sum(left_out.values()), left_out)
 
 
 def _write(path: Path, rows: Sequence[SftRow] | Sequence[PreferenceRow]) -> int:
@@ -216,24 +234,28 @@ def _heldout_pairs(
 
 def from_rows(stage: Stage, job: ExamplesJob, data: Rows) -> tuple[Examples, dict[str, object]]:
     """The user's rows, normalised; identical ones collapse, unfit ones are named, none is lost without a count."""
-    examples, read, repeated = Examples(), 0, 0
+    examples, tally, repeated = Examples(), Tally(), 0
     rows: dict[str, SftRow | PreferenceRow] = {}
-    keys, progress = Counter[str](), Progress(stage, "rows")
+    progress = Progress(stage, "rows")
     for source in sorted(stage.sources, key=lambda s: (s.name, s.stamp)):
-        for number, line in _numbered(source):
-            read += 1
-            progress.update(read)
-            row = line if isinstance(line, str) else _row(line, data, keys)
+        for number, given, reason in read_rows(source, data):
+            tally.read += 1
+            progress.update(tally.read)
+            row = reason or normalise(given, data)
             if isinstance(row, str):
-                examples.unfit.append(Unfit(source.name, number, row))
-                if len(examples.unfit) > data.max_bad_rows:
-                    raise InputError(_too_many_unfit(examples.unfit, rows, keys, data, read))
+                tally.add_unfit(source.name, number, row, given)
+                if tally.unfit <= _UNFIT:
+                    examples.unfit.append(Unfit(source.name, number, row))
+                elif not rows:
+                    raise InputError(tally.none_usable(whole=False))
             elif row.id in rows:
                 repeated += 1
             else:
                 rows[row.id] = row
     if not rows:
-        raise InputError(_none_usable(examples.unfit, keys, read))
+        raise InputError(tally.none_usable())
+    if tally.unfit > data.max_bad_fraction * tally.read:
+        raise InputError(_too_many_unfit(tally, data))
     sft = [row for row in rows.values() if isinstance(row, SftRow)]
     preference = [row for row in rows.values() if isinstance(row, PreferenceRow)]
     limits = job.stage
@@ -245,59 +267,24 @@ def from_rows(stage: Stage, job: ExamplesJob, data: Rows) -> tuple[Examples, dic
     examples.sft = _split(sft, is_apart, limits.max_sft_rows, limits.max_heldout_rows, job.seed)
     examples.preference = _split(preference, is_apart, limits.max_preference_rows, limits.max_heldout_rows, job.seed)
     counts: dict[str, object] = {
-        "read": read,
+        "read": tally.read,
         "repeated": repeated,
-        "unfit": len(examples.unfit),
+        "unfit": tally.unfit,
         "sft_rows": len(sft),
         "preference_rows": len(preference),
     }
     return examples, counts
 
 
-def _numbered(source: Source) -> Iterator[tuple[int, bytes | str]]:
-    """The lines with their numbers from 1, or why one is none; a blank line is no row, and damage ends the stage."""
-    suffix, empty = Path(source.name).suffix, True
-    with Input(source) as file:
-        lines = unpack(file.raw(), suffix if suffix in (".gz", ".zst") else "")
-        for line in read_lines(lines, source.name, _LONGEST_ROW):
-            if isinstance(line, Fault):
-                if line.reason in ("truncated", "damaged"):
-                    how = "is cut short" if line.reason == "truncated" else "is damaged"
-                    raise InputError(f"{source.path} {how}: {line.detail}. Get the file again, or leave it out of "
-                                     "data.files")  # fmt: skip
-                empty = False
-                yield line.line, f"{line.reason}: {line.detail}"
-                continue
-            number, _, text = line
-            if not text.strip():
-                continue
-            if empty and text.lstrip().startswith(b"["):
-                raise InputError(
-                    f"{source.path} is a JSON array, and a row is expected on each line (JSON lines). "
-                    "Convert it, e.g. with jq -c '.[]' FILE > rows.jsonl"
-                )
-            empty = False
-            yield number, text
-        file.finish()
-
-
-def _row(line: bytes, data: Rows, keys: Counter[str]) -> SftRow | PreferenceRow | str:
-    try:
-        decoded = orjson.loads(line)  # refuses bad UTF-8, lone surrogates and NaN
-    except orjson.JSONDecodeError as e:
-        return f"not JSON: {str(e)[:120]}"
-    row = normalise(decoded, data)
-    if isinstance(row, str) and isinstance(decoded, dict):
-        keys[", ".join(sorted(decoded)[:12])] += 1
-    return row
-
-
 def _heldout_units(kinds: Sequence[Sequence[SftRow] | Sequence[PreferenceRow]], modulus: int) -> frozenset[str]:
     """The units set apart, by their hash, once over SFT and preference rows: a prompt is on one side of both.
 
     Of two units or more of a kind one is always held out and one never, however few they are; a kind's only unit is
-    never. The kinds with fewest units go first, and what a later one changes never undoes that.
+    never. The kinds with fewest units go first, and what a later one changes never undoes that. A modulus of 0 sets
+    none apart.
     """
+    if not modulus:
+        return frozenset()
     by_group = _by_group(kinds)
     each = sorted(
         (u for rows in kinds if (u := {_unit(row, by_group) for row in rows})), key=lambda u: (len(u), min(u))
@@ -331,26 +318,10 @@ def _split(
     }
 
 
-def _found(unfit: list[Unfit], keys: Counter[str]) -> str:
-    first = unfit[0]
-    seen = "; ".join(f"{n} rows with the keys {names}" for names, n in keys.most_common(3))
-    return f"first {first.file} line {first.line}: {first.reason}" + (f". Found: {seen}" if seen else "")
-
-
-def _none_usable(unfit: list[Unfit], keys: Counter[str], read: int) -> str:
-    if not unfit:
-        return f"data.files hold no row at all. Expected JSON lines of one of these forms - {FORMS}"
+def _too_many_unfit(tally: Tally, data: Rows) -> str:
+    share = tally.unfit / tally.read
     return (
-        f"none of the {read} rows in data.files is usable; {_found(unfit, keys)}. Expected one of the forms - {FORMS}"
-    )
-
-
-def _too_many_unfit(
-    unfit: list[Unfit], rows: dict[str, SftRow | PreferenceRow], keys: Counter[str], data: Rows, read: int
-) -> str:
-    if not rows:
-        return _none_usable(unfit, keys, read)
-    return (
-        f"more than data.max_bad_rows={data.max_bad_rows} of the first {read} rows fit no form; {_found(unfit, keys)}. "
-        f"Mend the rows or raise data.max_bad_rows. Expected one of these forms - {FORMS}"
+        f"{tally.unfit} of {tally.read} rows are unusable ({share:.1%}), more than "
+        f"data.max_bad_fraction={data.max_bad_fraction} allows; {tally.found()}. Mend the rows, or say that so many "
+        f"may be left out: data.max_bad_fraction={math.ceil(1000 * share) / 1000}. Expected one of the forms - {FORMS}"
     )

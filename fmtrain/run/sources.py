@@ -8,6 +8,7 @@ time), so that planning 10 TB does not read 10 TB; its full SHA-256 is taken whi
 import hashlib
 import io
 import os
+import stat
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -19,10 +20,18 @@ from fmtrain.run.storage import sha256_file
 BESIDE = "//"  # begins the name of a file that settings name, not the data; no relative path begins so
 HUB = "hf://datasets/"  # a Hugging Face data set by name, as NAME@REVISION behind it
 _MIB = 1 << 20
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
 
 
 def identify(path: str, name: str, full: bool = False) -> Source:
     """The file as it is now; its SHA-256 where it is small, or where `full` asks for it."""
+    _check_name(path, name)
     try:
         size, mark = describe(path) if is_url(path) else _local(path)
         with open_input(path) as f:
@@ -30,8 +39,7 @@ def identify(path: str, name: str, full: bool = False) -> Source:
             f.seek(max(_MIB, size - _MIB))
             last = _exactly(f, max(0, min(size - _MIB, _MIB)))
     except OSError as e:
-        setting = name.removeprefix(BESIDE).partition(":")[0] if name.startswith(BESIDE) else "data.files"
-        raise InputError(f"{path} cannot be read: {e.strerror}. Check {setting} and the permissions") from None
+        raise InputError(f"{path} cannot be read: {e.strerror}. Check {_setting(name)} and the permissions") from None
     small = size <= 2 * _MIB
     stamp = hashlib.sha256(f"{size}\n".encode() + first + last + (b"" if small else f"\n{mark}".encode())).hexdigest()
     if small:
@@ -70,8 +78,26 @@ def open_input(path: str) -> BinaryIO:
     return cast(BinaryIO, io.BufferedReader(RemoteFile(path), _MIB)) if is_url(path) else open(path, "rb")
 
 
+def _setting(name: str) -> str:
+    """The setting that named an input."""
+    return name.removeprefix(BESIDE).partition(":")[0] if name.startswith(BESIDE) else "data.files"
+
+
+def _check_name(path: str, name: str) -> None:
+    try:
+        f"{path}{name}".encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{path}: the name is no UTF-8, and records that are shall hold it; rename the file, or give it by a link "
+            f"with another name in {_setting(name)}"
+        ) from None
+
+
 def _local(path: str) -> tuple[int, str]:
     status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "no file")
+        raise InputError(f"{path} is {kind}; expected a file, which can be read twice: write its content to one")
     return status.st_size, str(status.st_mtime_ns)
 
 

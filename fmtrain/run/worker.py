@@ -96,6 +96,12 @@ def announce(stage: Stage, text: str) -> None:
         f.write(text + "\n")
 
 
+def tell(stage: Stage, what: str, total: int, reasons: dict[str, int]) -> None:
+    """Announce in one line what became of all that the stage was given: `tell(stage, "rows", 9, {"repeated": 1})`."""
+    parts = [f"{number:,} {reason}" for reason, number in reasons.items() if number]
+    announce(stage, f"{total:,} {what}: {', '.join(parts) or 'nothing left out'}")
+
+
 def main(run: Callable[[Stage], Result], argv: list[str] | None = None) -> None:
     """Run one stage worker and leave the process with its exit code."""
     args = sys.argv[1:] if argv is None else argv

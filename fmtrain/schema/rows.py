@@ -5,6 +5,12 @@ from typing import Any, Literal
 from fmtrain.schema.sources import Rows
 
 Form = Literal["messages", "prompt_completion", "preference"]
+FORMS = (
+    'messages: {"messages": [{"role": "user", "content": ..}, {"role": "assistant", "content": ..}]}; '
+    'prompt and completion: {"prompt": .., "completion": ..} (other keys: data.prompt_key, data.completion_key); '
+    'preference: {"prompt": .., "chosen": .., "rejected": ..}'
+)
+_KEYS, _LETTERS = 12, 40  # of a row that are shown
 
 
 def form_of(row: Any, data: Rows) -> Form | None:
@@ -18,3 +24,15 @@ def form_of(row: Any, data: Rows) -> Form | None:
     if isinstance(row.get(data.prompt_key), (str, list)) and isinstance(row.get(data.completion_key), (str, list)):
         return "prompt_completion"
     return None
+
+
+def keys_of(row: dict[str, Any]) -> str:
+    """The keys of a row for a message: the first few, each cut."""
+    return ", ".join(key[:_LETTERS] for key in sorted(row)[:_KEYS]) or "none"
+
+
+def no_form(row: Any) -> str:
+    """Why a row has no form."""
+    if not isinstance(row, dict):
+        return f"a JSON {type(row).__name__}, not an object"
+    return f"fits no form; its keys are {keys_of(row)}"

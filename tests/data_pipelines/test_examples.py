@@ -148,9 +148,13 @@ def test_rows_of_every_form_from_every_kind_of_file(tmp_path: Path, suffix: str)
     if suffix:
         pack = gzip.compress if suffix == ".gz" else zstandard.ZstdCompressor().compress
         file.write_bytes(pack(b"\xef\xbb\xbf" + file.read_bytes()))
-    ran = from_rows(tmp_path, file)
+    ran = from_rows(tmp_path, file, max_bad_fraction=0.5)
     counts = ran.result.counts
     assert (counts["read"], counts["repeated"], counts["unfit"]) == (9, 1, 4)
+    assert (tmp_path / "said.txt").read_text() == (
+        "9 rows: 4 unfit (unfit.jsonl says why), 1 repeated, 1 SFT rows held out, 1 SFT rows to train on, "
+        "1 preference rows held out, 1 preference rows to train on\n"
+    )
     assert (counts["sft_train"], counts["sft_heldout"]) == (1, 1)
     assert (counts["preference_train"], counts["preference_heldout"]) == (1, 1)
     unfit = ran.rows("unfit.jsonl")
@@ -193,8 +197,8 @@ def test_the_order_of_rows_changes_nothing(tmp_path: Path) -> None:
     [
         (b"", "hold no row at all. Expected JSON lines"),
         (b'{"q": "x", "a": "y"}\n' * 3, r"none of the 3 rows .*fits no form.*3 rows with the keys a, q\. Expected"),
-        (b"\n" + b'[\n {"prompt": "x"}\n]\n', r"is a JSON array.*jq"),
-        (b'[{"prompt": "x", "completion": "y"}]', r"is a JSON array.*jq"),
+        (b"\n" + b'[\n {"prompt": "x"}\n]\n', r"is a JSON array.*python3 -c"),
+        (b'[{"prompt": "x", "completion": "y"}]', r"is a JSON array.*python3 -c"),
     ],
 )  # fmt: skip
 def test_files_without_a_usable_row(tmp_path: Path, content: bytes, message: str) -> None:
@@ -206,9 +210,17 @@ def test_files_without_a_usable_row(tmp_path: Path, content: bytes, message: str
 
 def test_too_many_unfit_rows(tmp_path: Path) -> None:
     file = made.write_rows(tmp_path / "r.jsonl", [{"prompt": "p", "completion": "c"}] + [{"x": i} for i in range(4)])
-    with pytest.raises(InputError, match=r"data.max_bad_rows=3 of the first 5 rows.*r.jsonl line 2.*keys x"):
-        from_rows(tmp_path, file, max_bad_rows=3)
-    assert from_rows(tmp_path, file, max_bad_rows=4).result.counts["unfit"] == 4
+    said = r"4 of 5 rows are unusable \(80\.0%\).*max_bad_fraction=0\.1 .*first r.jsonl line 2.*keys x.*0\.8"
+    with pytest.raises(InputError, match=said):
+        from_rows(tmp_path, file)
+    assert from_rows(tmp_path, file, max_bad_fraction=0.8).result.counts["unfit"] == 4
+    assert (tmp_path / "said.txt").read_text() == ("5 rows: 4 unfit (unfit.jsonl says why), 1 SFT rows to train on\n")
+
+
+def test_a_modulus_of_0_holds_nothing_out(tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{i}", "completion": "c"} for i in range(9)]
+    counts = from_rows(tmp_path, made.write_rows(tmp_path / "r.jsonl", rows), heldout_modulus=0).result.counts
+    assert (counts["sft_train"], counts["sft_heldout"]) == (9, 0)
 
 
 def test_a_cut_file_is_an_input_error(tmp_path: Path) -> None:

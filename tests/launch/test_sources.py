@@ -1,14 +1,17 @@
 """What a run reads: names do not depend on where files lie, patterns that match nothing are errors."""
 
+import gzip
 from pathlib import Path
 
 import pytest
 import zstandard
 
 from fmtrain.errors import ConfigError, InputError
+from fmtrain.run.rows import look
 from fmtrain.schema.sources import Local, Rows, Stdlib
 from launch.compose import compose
-from launch.sources import _names, forms, sources
+from launch.graph import build
+from launch.sources import _names, sources
 
 
 def test_names_are_relative_to_what_files_share(tmp_path: Path) -> None:
@@ -72,7 +75,7 @@ def test_forms_of_rows_behind_a_long_window(tmp_path: Path) -> None:
     packed = packer.compress(b'{"prompt": "q", "completion": "a"}\n') + packer.flush()
     (tmp_path / "r.jsonl.zst").write_bytes(packed)
     data = Rows(files=[str(tmp_path / "r.jsonl.zst")])
-    assert forms(data, sources(data)) == {"prompt_completion"}
+    assert look(data, sources(data)).forms == {"prompt_completion"}
 
 
 def test_forms_of_rows(tmp_path: Path) -> None:
@@ -80,17 +83,69 @@ def test_forms_of_rows(tmp_path: Path) -> None:
         'bad\n{"prompt": "q", "completion": "a"}\n{"prompt": "q", "chosen": "a", "rejected": "b"}\n'
     )
     data = Rows(files=[str(tmp_path / "r.jsonl")])
-    assert forms(data, sources(data)) == {"prompt_completion", "preference"}
+    found = look(data, sources(data))
+    assert found.forms == {"prompt_completion", "preference"} and found.several and found.whole
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.GZ", "rows.Zst"])
+def test_a_preference_row_behind_a_byte_order_mark(tmp_path: Path, name: str) -> None:
+    """The only row of its kind is seen, or its stages would be left out."""
+    row = b'\xef\xbb\xbf{"prompt": "q", "chosen": "a", "rejected": "b"}\n{"prompt": "q", "completion": "a"}\n'
+    pack = {"l": bytes, "Z": gzip.compress, "t": zstandard.compress}[name[-1]]
+    (tmp_path / name).write_bytes(pack(row))
+    data = Rows(files=[str(tmp_path / name)])
+    assert look(data, sources(data)).forms == {"prompt_completion", "preference"}
+
+
+def test_of_many_rows_the_plan_looks_at_a_part(tmp_path: Path) -> None:
+    """The same part on every machine; what it has not seen it says."""
+    many = b"".join(b'{"prompt": "q%d", "completion": "a"}\n' % n for n in range(10_000))
+    (tmp_path / "a.jsonl").write_bytes(many + b'{"prompt": "q", "chosen": "a", "rejected": "b"}\n')
+    (tmp_path / "b.jsonl").write_bytes(b'{"messages": [{"role": "user", "content": "q"}]}\n')
+    data = Rows(files=[str(tmp_path / "*.jsonl")])
+    part, whole = look(data, sources(data), most=4 << 20), look(data, sources(data))
+    assert part.forms == {"prompt_completion", "messages"} and not part.whole
+    assert whole.forms == {"prompt_completion", "preference"} and whole.whole
+
+
+def test_what_is_evaluated_on_is_known_at_plan(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    rows = tmp_path / "rows.jsonl"
+    base = ["recipe=finetune", f"model.path={tmp_path}", f"data.files={rows}"]
+    rows.write_text('{"prompt": "q", "completion": "a"}\n' * 3)
+    with pytest.raises(InputError, match=r"hold one row .*nothing is left to evaluate on.*stages\.evaluate=null"):
+        build(compose(base))
+    build(compose([*base, "stages.evaluate=null"]))
+    rows.write_text('{"prompt": "q", "completion": "a"}\n{"prompt": "q", "completion": "b"}\n')
+    build(compose(base))
+    with pytest.raises(ConfigError, match=r"heldout_modulus=0 holds nothing out.*stages\.evaluate=null"):
+        compose([*base, "data.heldout_modulus=0"])
+    compose([*base, "data.heldout_modulus=0", "stages.evaluate=null"])
+
+
+def test_what_the_plan_did_not_see_is_said_and_may_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(look, "__defaults__", (1000,))
+    monkeypatch.setattr("fmtrain.run.rows._LEAST", 1000)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "rows.jsonl").write_text("".join(f'{{"prompt": "q{n}", "completion": "a"}}\n' for n in range(100)))
+    base = ["recipe=finetune", f"model.path={tmp_path}", f"data.files={tmp_path}/rows.jsonl"]
+    graph = build(compose(base))
+    assert "dpo" not in [n.stage for n in graph.nodes]
+    assert "data.forms=[preference,prompt_completion]" in graph.left_out[1]
+    graph = build(compose([*base, "data.forms=[preference,prompt_completion]"]))
+    assert "dpo" in [n.stage for n in graph.nodes] and not graph.left_out
+    with pytest.raises(ConfigError, match=r"data\.forms"):
+        compose([*base, "data.forms=[preferences]"])
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data.max_bad_fraction=1.5", r"max_bad_fraction=1\.5: expected a share"),
-        ("data.max_bad_fraction=-0.1", r"max_bad_fraction=-0\.1: expected 0 or more"),
+        ("data.max_bad_fraction=1.5", r"max_bad_fraction: 1\.5 is not a number from 0 to 1"),
+        ("data.max_bad_fraction=-0.1", r"max_bad_fraction: -0\.1 is not a number from 0"),
         ("data.heldout_modulus=1", "heldout_modulus=1 sets every document apart"),
-        ("data.heldout_modulus=-1", "heldout_modulus=-1: expected 0 or more"),
-        ("data.max_line_mb=0", "max_line_mb=0: expected 1 or more"),
+        ("data.heldout_modulus=-1", "heldout_modulus: -1 is not a number of at least 0"),
+        ("data.max_line_mb=0", "max_line_mb: 0 is not a number from 1"),
     ],
 )
 def test_values_out_of_range(override: str, message: str) -> None:
@@ -99,4 +154,4 @@ def test_values_out_of_range(override: str, message: str) -> None:
 
 
 def test_no_document_need_be_held_out() -> None:
-    assert compose(["data=hub", "data.path=x", "data.heldout_modulus=0"]).data.heldout_modulus == 0
+    assert compose(["recipe=corpus_web", "data=hub", "data.path=x", "data.heldout_modulus=0"]).data.heldout_modulus == 0
