@@ -1,4 +1,4 @@
-"""The command line: fmtrain run, plan, status, logs, models, corpus, generate, doctor; overrides follow the verb.
+"""The command line: fmtrain run, plan, status, logs, models, verify, corpus, generate, doctor; overrides follow.
 
 Parses, dispatches to launch/verbs, and turns every failure into one message and its exit code. Answers --help, plan and
 a rejected configuration without importing torch, ray, deepspeed or datatrove.
@@ -10,10 +10,10 @@ import traceback
 
 from fmtrain import show
 from fmtrain.errors import ExitCode, FmtrainError
-from launch.verbs import corpus, doctor, generate, models, run, status
+from launch.verbs import corpus, doctor, generate, models, run, status, verify
 from launch.verbs.parser import Parser
 
-_VERBS = (run, status, models, generate, corpus, doctor)  # in the order that --help shows
+_VERBS = (run, status, models, verify, generate, corpus, doctor)  # in the order that --help shows
 
 
 @show.terminal()

@@ -1,5 +1,6 @@
 """The runs of a store, read from their folders alone: a run is what its files say, whoever made it and wherever."""
 
+import glob
 import json
 import os
 import socket
@@ -11,7 +12,7 @@ from typing import Any
 from fmtrain import show
 from fmtrain.errors import ConfigError, StoreError
 from fmtrain.run import lease
-from fmtrain.run.storage import read_json
+from fmtrain.run.storage import owner_of, read_json
 from fmtrain.run.store import Store
 from launch.terminal import progress_text, read_progress, table
 
@@ -30,15 +31,23 @@ def store_at(text: str) -> Store:
 def runs(store: Store, prefix: str | None = None) -> list[dict[str, Any]]:
     """The runs whose id starts with `prefix`, oldest first, with their stages; a damaged one is `unreadable`."""
     folders = sorted(
-        f.parent for f in (store.root / "runs").glob("*/run.json") if f.parent.name.startswith(prefix or "")
+        f
+        for f in (store.root / "runs").glob(f"{glob.escape(prefix or '')}*")
+        if not _readable(f) or (f / "run.json").is_file()
     )
     if prefix and not folders:
         raise ConfigError(f"no run {prefix!r} in {store.root}; `fmtrain status` lists them")
     return [_read(folder) for folder in folders]
 
 
+def _readable(folder: Path) -> bool:
+    return os.access(folder, os.R_OK | os.X_OK)
+
+
 def _read(folder: Path) -> dict[str, Any]:
     try:
+        if not _readable(folder):
+            raise StoreError(f"the run of {owner_of(folder)}, who alone may read it")
         return _run(folder)
     except (StoreError, KeyError, TypeError, AttributeError) as e:
         why = str(e) if isinstance(e, StoreError) else f"{folder} is damaged: {type(e).__name__} {e}"
@@ -104,18 +113,19 @@ def overview(found: list[dict[str, Any]], store: Store, *, detailed: bool) -> st
     for run in found[-SHOWN:]:
         if detailed or run["state"] in ("queued", "running", "unreadable"):
             words = [f"{run['id']}: {' '.join(run['overrides'])}", *(f"  {note}" for note in run["notes"])]
-            words += [f"  {s['stage']:<10} {_stage(s)}" for s in run["stages"]]
+            words += [f"  {s['stage']:<10} {_stage(s, store)}" for s in run["stages"]]
             lines += ["", *map(show.line, words)]
             if run.get("message"):
                 lines.append(textwrap.indent(run["message"], "  "))
     return "\n".join(lines)
 
 
-def _stage(stage: dict[str, Any]) -> str:
+def _stage(stage: dict[str, Any], store: Store) -> str:
     if stage["progress"]:
         return f"running: {progress_text(stage['progress'])}"
     if stage["state"] == "made":
-        return f"made {stage['artifact']} in {stage['seconds']:.1f} s"
+        gone = "" if store.has(stage["artifact"]) else ", which is gone"
+        return f"made {stage['artifact']} in {stage['seconds']:.1f} s{gone}"
     return f"{stage['state']} {stage['why']}" if stage["state"] == "reused" else str(stage["state"])
 
 

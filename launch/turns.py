@@ -167,7 +167,7 @@ def _last_step(work: Path) -> int:
 
 
 def _work(run_dir: Path, fingerprint: str) -> list[Path]:
-    return list((run_dir.parent.parent / "work").glob(f"*/{fingerprint}"))
+    return list((run_dir.parent.parent / "work").glob(f"*/{fingerprint}*"))
 
 
 def _plan(run_dir: Path) -> list[dict[str, str]]:

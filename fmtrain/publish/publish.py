@@ -1,14 +1,13 @@
 """The publish stage: a model's Hugging Face files under a name of their own, with a card and the lineage.
 
-Files of a committed artifact are hard-linked, as they never change; a folder of the user's is copied.
+Files are copied, never linked: what becomes of one of the two folders leaves the other as it is. Of a committed
+artifact the bytes that are copied must be those that its manifest records.
 """
 
-import errno
-import os
-import shutil
+import hashlib
 from pathlib import Path
 
-from fmtrain.errors import InputError
+from fmtrain.errors import InputError, StoreError
 from fmtrain.evaluate import records
 from fmtrain.publish import card, lineage
 from fmtrain.run import manifest
@@ -25,9 +24,11 @@ def run(stage: Stage) -> Result:
     source = stage.input("model")
     names = model_files(source)
     progress = Progress(stage, "files", len(names))
-    linked = 0
+    recorded = manifest.read_manifest(source).files if (source / manifest.FILE).is_file() else None
     for done, name in enumerate(names, 1):
-        linked += link_or_copy(source / name, stage.out / name, link=(source / manifest.FILE).is_file())
+        digest = copy(source / name, stage.out / name)
+        if recorded is not None and recorded.get(name, {}).get("sha256") != digest:
+            raise StoreError(f"{source / name} is not as its manifest records it: `fmtrain verify` tells more")
         progress.update(done, force=done == len(names))
     evaluation = records.read(stage.input("evaluation")) if "evaluation" in stage.inputs else None
     config = read_json(source / "config.json")
@@ -35,7 +36,7 @@ def run(stage: Stage) -> Result:
     write_json(stage.out / "lineage.json", history)
     write_text(stage.out / "README.md", card.render(stage.name, config, history, evaluation))
     size = sum((stage.out / name).stat().st_size for name in names)
-    return Result(counts={"files": len(names), "linked": linked, "bytes": size})
+    return Result(counts={"files": len(names), "bytes": size})
 
 
 def model_files(folder: Path) -> list[str]:
@@ -48,14 +49,11 @@ def model_files(folder: Path) -> list[str]:
     return names
 
 
-def link_or_copy(source: Path, target: Path, link: bool) -> bool:
-    """Whether `target` became a hard link of `source`; a copy where links are not wanted or the disk has none."""
-    if link:
-        try:
-            os.link(source, target)
-            return True
-        except OSError as e:
-            if e.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES):
-                raise
-    shutil.copyfile(source, target)
-    return False
+def copy(source: Path, target: Path) -> str:
+    """Copy a file; the SHA-256 of the bytes that were copied."""
+    digest = hashlib.sha256()
+    with open(source, "rb") as read, open(target, "wb") as write:
+        while block := read.read(1 << 20):
+            digest.update(block)
+            write.write(block)
+    return digest.hexdigest()

@@ -17,11 +17,19 @@ from pathlib import Path
 
 from fmtrain.errors import ConfigError, StoreError
 from fmtrain.run.manifest import FILE, Artifact, Manifest, note_seen, read_manifest, write_manifest
-from fmtrain.run.storage import fsync_dir, is_ours, list_files, private_dir, share, shared_dir, write_text
+from fmtrain.run.storage import fsync_dir, is_ours, list_files, owner_of, private_dir, share, shared_dir, write_text
 
 GIVEN = ".given"  # beside the versions: a file for each number that was ever given, whatever became of its folder
 _REF = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(@v?(?P<version>\d+))?")
 _told = set[Path]()  # damaged artifacts that this process has spoken of
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A version's folder whose manifest is damaged, another's, or not this user's to read."""
+
+    path: Path
+    why: str
 
 
 @dataclass(frozen=True)
@@ -47,12 +55,22 @@ class Store:
     def artifacts(self, kind: str | None = None, name: str | None = None) -> Iterator[Artifact]:
         """Every committed artifact, oldest version first; folders without a manifest are not artifacts.
 
-        A damaged manifest is passed over, with a word on stderr: the others are no worse for it.
+        What cannot be read is passed over, with a word on stderr: the others are no worse for it.
         """
+        for entry in self.entries(kind, name):
+            if isinstance(entry, Artifact):
+                yield entry
+            elif entry.path not in _told:
+                _told.add(entry.path)
+                mend = "Bring the file back, or delete the folder; its version is not given again"
+                print(f"warning: {entry.why}; it is passed over. {mend}", file=sys.stderr, flush=True)
+
+    def entries(self, kind: str | None = None, name: str | None = None) -> Iterator[Artifact | Unreadable]:
+        """Every version's folder that has a manifest, or may have one, oldest first."""
         for folder in sorted((self.root / "artifacts").glob(f"{kind or '*'}/{name or '*'}/v*")):
             try:
                 if not os.access(folder, os.R_OK | os.X_OK):
-                    raise StoreError(f"{folder} may not be read by this user")
+                    raise StoreError(f"{folder} may not be read by this user; it is {owner_of(folder)}'s")
                 if not (folder / FILE).exists():
                     continue
                 status = (folder / FILE).stat()
@@ -60,13 +78,9 @@ class Store:
                 where = (manifest.kind, manifest.name, f"v{manifest.version:04d}")
                 if where != folder.parts[-3:]:
                     raise StoreError(f"{folder / FILE} is that of {manifest.kind} {manifest.ref}")
+                yield Artifact(folder, manifest)
             except StoreError as e:
-                if folder not in _told:
-                    _told.add(folder)
-                    mend = "Bring the file back, or delete the folder; its version is not given again"
-                    print(f"warning: {e}; it is passed over. {mend}", file=sys.stderr, flush=True)
-                continue
-            yield Artifact(folder, manifest)
+                yield Unreadable(folder, str(e))
 
     def find(self, kind: str, fingerprint: str) -> Artifact | None:
         """The newest artifact of this identity."""
@@ -92,6 +106,11 @@ class Store:
         raise ConfigError(
             f"{ref}: no such {' or '.join(kinds)} in {self.root}; there is {', '.join(names) or 'none yet'}"
         )
+
+    def has(self, ref: str) -> bool:
+        """Whether a folder of that name and version is still there, of whatever kind."""
+        name, _, version = ref.rpartition("@v")
+        return version.isdecimal() and any((self.root / "artifacts").glob(f"*/{name}/v{int(version):04d}"))
 
     def gone(self, artifact: Artifact) -> dict[str, str]:
         """Role -> name of what the artifact was made of and the store no longer has."""

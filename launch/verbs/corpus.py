@@ -2,14 +2,14 @@
 
 import argparse
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 from fmtrain.errors import ConfigError
 from fmtrain.run.store import Store
-from launch.backends.environment import environment, module
+from launch.backends.environment import module
 from launch.status import store_at
+from launch.verbs import child
 from launch.verbs.parser import Verbs, add_json, add_store, add_verb
 
 
@@ -34,7 +34,7 @@ def _corpus(args: argparse.Namespace) -> int:
     """The corpus wing answers in a process of its own: this one imports none of it."""
     if args.question == "train-classifier":
         command = module("data_pipelines.train_classifier", *args.rest)
-        return subprocess.run(command, env=environment("compute")).returncode
+        return child.run(command)
     folder = _corpus_folder(store_at(args.store), args.corpus)
     words = [args.question, *(["--json"] if args.json else [])]
     if args.question == "why":
@@ -42,7 +42,7 @@ def _corpus(args: argparse.Namespace) -> int:
     else:
         words += ["-n", str(args.n), "--seed", str(args.seed), *(["--rule", args.rule] if args.rule else [])]
     command = module("data_pipelines.ledger", str(folder), *words)
-    return subprocess.run(command, env=environment("compute")).returncode
+    return child.run(command)
 
 
 def _corpus_folder(store: Store, given: str | None) -> Path:

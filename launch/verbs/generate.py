@@ -3,12 +3,13 @@
 import argparse
 import math
 import os
-import subprocess
 from pathlib import Path
 
 from fmtrain.errors import ConfigError
-from launch.backends.environment import environment, module
+from fmtrain.run.manifest import FILE, Artifact, read_manifest, verify
+from launch.backends.environment import module
 from launch.status import store_at
+from launch.verbs import child
 from launch.verbs.parser import Verbs, add_store, add_verb
 
 
@@ -31,9 +32,13 @@ def _generate(args: argparse.Namespace) -> int:
     if not 0 <= args.temperature < math.inf:
         raise ConfigError(f"--temperature={args.temperature}: expected 0, which is greedy, or more")
     folder = Path(os.path.expanduser(args.model))
-    if not (folder / "config.json").is_file():
-        folder = store_at(args.store).get(args.model, "published", "model").path
+    if (folder / FILE).is_file():
+        verify(Artifact(folder, read_manifest(folder)))
+    elif not (folder / "config.json").is_file():
+        artifact = store_at(args.store).get(args.model, "published", "model")
+        verify(artifact)
+        folder = artifact.path
     options = [f"--max-new-tokens={args.max_new_tokens}", f"--temperature={args.temperature}", f"--seed={args.seed}"]
     options += ["--raw"] if args.raw else []
     command = module("fmtrain.generate", *options, "--", str(folder), args.prompt)
-    return subprocess.run(command, env=environment("compute")).returncode
+    return child.run(command)

@@ -20,13 +20,14 @@ def _models(args: argparse.Namespace) -> int:
     store = store_at(args.store)
     found = [a for kind in ("published", "model") for a in store.artifacts(kind)]
     if args.json:
-        print(json.dumps([_model_row(a) for a in found], indent=1))
+        print(json.dumps([{**_model_row(a), "gone": store.gone(a)} for a in found], indent=1))
     elif not found:
         print(f"no models in {store.root} yet; make one: fmtrain run recipe=quickstart")
     else:
         rows = [("model", "kind", "made", "from", "folder")]
         for a in found:
             parent = a.manifest.parents.get("model", {}).get("ref", "random weights")
+            parent += " (gone)" if "model" in store.gone(a) else ""
             rows.append((a.ref, a.manifest.kind, a.manifest.created[:16], parent, os.path.relpath(a.path)))
         print(table(rows))
     return 0
