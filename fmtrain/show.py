@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TextIO
 
+from fmtrain import redact
 from fmtrain.errors import ExitCode, FmtrainError
 
 P = ParamSpec("P")
@@ -88,7 +89,7 @@ def visible(value: Any) -> Any:
 
 
 class Terminal(io.TextIOBase):
-    """A text stream that writes `printable` text to another one, in whatever encoding that has.
+    """A text stream that writes `printable` text without secrets to another one, in whatever encoding that has.
 
     `gone` says why nothing can be written any more (its terminal was closed, its disk is full): what is printed from
     then on is dropped, for the work need not end with who looked at it. A closed pipe is an error as ever, unless
@@ -116,7 +117,7 @@ class Terminal(io.TextIOBase):
         return self.under.fileno()
 
     def write(self, text: str) -> int:
-        self._write(printable(text))
+        self._write(printable(redact.shown(text)))
         return len(text)
 
     def write_exactly(self, text: str) -> None:
@@ -156,6 +157,7 @@ class Terminal(io.TextIOBase):
 @contextlib.contextmanager
 def terminal() -> Iterator[Terminal]:
     """For the block everything that this process prints, on either stream, passes a Terminal; gives that of stdout."""
+    redact.learn_environment()
     before = sys.stdout, sys.stderr
     out, err = (
         stream if isinstance(stream, Terminal) else Terminal(stream, lossy=stream is sys.stderr) for stream in before
@@ -165,6 +167,24 @@ def terminal() -> Iterator[Terminal]:
         yield out
     finally:
         sys.stdout, sys.stderr = before
+
+
+@contextlib.contextmanager
+def log() -> Iterator[None]:
+    """The same for a process whose output is a log: no bar overwrites a line, and a full disk stops nothing."""
+    redact.learn_environment()
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (_Log(stream, lossy=True) for stream in before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+class _Log(Terminal):
+    def write(self, text: str) -> int:
+        super().write(text.replace("\r\n", "\n").replace("\r", "\n"))
+        return len(text)
 
 
 def command(main: Callable[P, int]) -> Callable[P, int]:

@@ -23,6 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fmtrain import redact
 from fmtrain.errors import ConfigError
 from fmtrain.schema import plugins, training
 from fmtrain.schema import root as schema_root
@@ -52,6 +53,8 @@ def register() -> None:
 
 def compose(overrides: list[str]) -> Root:
     """The configuration that `overrides` ask for; ConfigError names the key and the mend."""
+    for text in overrides:
+        redact.learn_urls(text)
     parsed = parse(overrides)
     _load_plugins(parsed)
     choices = _accepted(tuple(o.input_line or "" for o in parsed if _is_choice(o)))
@@ -61,7 +64,8 @@ def compose(overrides: list[str]) -> Root:
         check_key(override, base)
         _check_value(override, base)
     _check_left_out(values)
-    data = _compose([*choices, *(_as_list(o, base) for o in values)])
+    redact.forget_references()
+    data = _compose([*choices, *(_as_list(o, base) for o in values)], learn=True)
     root = load(Root, data)
     check(root)
     return root
@@ -220,17 +224,33 @@ def _base(choices: tuple[str, ...]) -> dict[str, Any]:
     return _compose(list(choices))
 
 
-def _compose(overrides: list[str]) -> dict[str, Any]:
+def _compose(overrides: list[str], learn: bool = False) -> dict[str, Any]:
     register()
     try:
         GlobalHydra.instance().clear()
         with initialize_config_module(version_base="1.3", config_module=CONFIG_MODULE):
             config = hydra_compose("config", overrides=overrides)
         data = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+        if learn:
+            _learn(OmegaConf.to_container(config, resolve=False), data)
     except (HydraException, OmegaConfBaseException) as e:
         cause = e.__cause__ if isinstance(e.__cause__, OmegaConfBaseException) else e
         raise ConfigError(_readable(cause)) from None
     return typing.cast(dict[str, Any], data)
+
+
+def _learn(given: Any, data: Any, key: str = "") -> None:
+    """What of the configuration is not to be shown; places in a store are, wherever their names come from."""
+    if isinstance(given, dict) and isinstance(data, dict):
+        for name, value in data.items():
+            _learn(given[name], value, f"{key}.{name}" if key else str(name))
+    elif isinstance(given, list) and isinstance(data, list):
+        for n, (one, value) in enumerate(zip(given, data, strict=True)):
+            _learn(one, value, f"{key}[{n}]")
+    elif isinstance(given, str):
+        if "${oc.env:" in given and key != "store" and not key.endswith(".artifact"):
+            redact.refer(key, given, data)
+        redact.learn_urls(str(data))
 
 
 def _readable(error: BaseException) -> str:

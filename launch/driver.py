@@ -18,14 +18,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from fmtrain import show
+from fmtrain import redact, show
 from fmtrain.errors import ExitCode, FmtrainError, StoreError
 from fmtrain.run import lease
 from fmtrain.run.lease import Lease
 from fmtrain.run.manifest import Artifact, Manifest, verify
 from fmtrain.run.remote import is_url
 from fmtrain.run.sources import BESIDE, HUB
-from fmtrain.run.stage import Stage, write_stage
+from fmtrain.run.stage import Stage, forget_secrets, write_stage
 from fmtrain.run.storage import disk_errors, list_files, private_dir, read_sealed, write_json
 from fmtrain.run.store import Store
 from fmtrain.run.worker import RESULT
@@ -95,7 +95,7 @@ class Run:
         self.state: dict[str, Any] = {
             **asdict(lease.owner(run)),
             "recipe": root.recipe,
-            "overrides": overrides,
+            "overrides": redact.shown_in(overrides),
             "launch": root.launch.name,
             "state": "running",
             "stage": None,
@@ -104,19 +104,19 @@ class Run:
         }
 
     def record(self, steps: list[Step]) -> None:
-        write_json(self.folder / "config.json", dump(self.root))
+        write_json(self.folder / "config.json", redact.as_given(dump(self.root)))
         plan = [
             {"stage": s.node.stage, "action": s.action, "reason": s.reason, "fingerprint": s.fingerprint} for s in steps
         ]
-        write_json(self.folder / "plan.json", plan)
+        write_json(self.folder / "plan.json", redact.shown_in(plan))
         self.update()
 
     def update(self, **changes: Any) -> None:
-        self.state.update(changes)
+        self.state.update(redact.shown_in(changes))
         write_json(self.folder / "run.json", self.state)
 
     def event(self, name: str, **data: Any) -> None:
-        line = json.dumps({"time": _now(), "event": name, **data})
+        line = json.dumps({"time": _now(), "event": name, **redact.shown_in(data)})
         with open(self.folder / "events.jsonl", "a", encoding="utf-8") as f:
             f.write(line + "\n")
 
@@ -186,18 +186,14 @@ class Driver:
         if step.action != "resume":
             (work / "code").write_text(step.code)  # what unfinished work was begun with
         live = Live(node.stage, folder / "progress.json")
-        job = backend.submit(command)
-        self.run.event("started", stage=node.stage, action=step.action, ranks=command.ranks, hosts=job.hosts)
         try:
-            failures = self._follow(job, live, held)
-        except BaseException:
-            job.stop(self._grace())
-            live.close(f"  {node.stage:<10} stopped: {stand(work)}")
-            raise
+            hosts, failures = self._ended(step, backend, command, live, held, work)
+        finally:
+            forget_secrets(folder)
         held.check()
         if failures or not (work / RESULT).is_file():
             live.close(f"  {node.stage:<10} failed")
-            error = cause(node.stage, command, folder, job.hosts, failures)
+            error = cause(node.stage, command, folder, hosts, failures)
             self.run.event("failed", stage=node.stage, exit_code=int(error.exit_code), message=str(error))
             raise error
 
@@ -205,6 +201,20 @@ class Driver:
         """Seconds that the stage has to save: as many as were given, else all that there are."""
         given = self.run.root.launch.grace_seconds
         return slurm.grace(self.run.folder) if given is None else given
+
+    def _ended(
+        self, step: Step, backend: Backend, command: Command, live: Live, held: Lease, work: Path
+    ) -> tuple[list[str], list[Failure]]:
+        """Start the command and follow it: its hosts, and how it ended."""
+        job = backend.submit(command)
+        name = step.node.stage
+        self.run.event("started", stage=name, action=step.action, ranks=command.ranks, hosts=job.hosts)
+        try:
+            return job.hosts, self._follow(job, live, held)
+        except BaseException:
+            job.stop(self._grace())
+            live.close(f"  {name:<10} stopped: {stand(work)}")
+            raise
 
     def _follow(self, job: Job, live: Live, held: Lease) -> list[Failure]:
         """How the job ended; Stopped where it was this run that was told to stop, and its ranks with it."""
@@ -258,9 +268,11 @@ class Driver:
             if isinstance(parent, Step):
                 artifact = self.made[parent.node.stage]
             print_of = step.payload["parents"][role]
-            parents[role] = {"ref": artifact.ref if artifact else _folder(parent), "fingerprint": print_of}
+            ref = artifact.ref if artifact else redact.shown(_folder(parent))
+            parents[role] = {"ref": ref, "fingerprint": print_of}
         manifest = Manifest(
-            kind=node.spec.kind, name=node.name, version=0, fingerprint=step.fingerprint, payload=step.payload,
+            kind=node.spec.kind, name=node.name, version=0, fingerprint=step.fingerprint,
+            payload=redact.shown_in(step.payload),
             parents=parents, stage=node.stage, revision=node.spec.revision, code=step.code, run=self.run.id,
             created=_now(), seconds=result["seconds"], git=provenance.git(), packages=provenance.packages(),
             host=provenance.host(), numerics=result["numerics"], counts=result["counts"], metrics=result["metrics"],

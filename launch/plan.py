@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fmtrain.errors import ConfigError
+from fmtrain.redact import shown_in
 from fmtrain.run.fingerprint import differences, fingerprint
 from fmtrain.run.manifest import Artifact, verify_looks
 from fmtrain.run.storage import owner_of
@@ -100,7 +101,7 @@ def _check_pin(pin: Pin, steps: dict[str, Step], store: Store) -> None:
     artifact, step = _pinned(pin, store), steps[pin.stage]
     if artifact.manifest.fingerprint == step.fingerprint:
         return
-    different = differences(artifact.manifest.payload, step.payload)
+    different = differences(artifact.manifest.payload, shown_in(step.payload))
     what = different[0] if different else "fingerprint"
     raise ConfigError(
         f"{pin.key}={pin.ref}: {pin.ref} is not what this configuration makes: {what} (pinned -> configured). "
@@ -150,7 +151,7 @@ def _reason(step: Step, store: Store) -> str:
     latest = store.latest(step.node.spec.kind, step.node.name)
     if latest is None:
         return "first time"
-    different = differences(latest.manifest.payload, step.payload)
+    different = differences(latest.manifest.payload, shown_in(step.payload))
     own = [d for d in different if not d.startswith("parents.")]
     if own:
         return own[0] + (f" and {len(own) - 1} more" if len(own) > 1 else "")

@@ -10,6 +10,7 @@ from typing import Any
 
 import fmtrain
 from fmtrain.run.machine import cpus
+from launch.backends.environment import environment
 
 PACKAGES = (
     "fmtrain", "torch", "deepspeed", "transformers", "tokenizers", "safetensors", "numpy", "datatrove", "ray",
@@ -25,7 +26,9 @@ def git() -> dict[str, Any]:
         return {}
 
     def run(*args: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, timeout=20)
+        done = subprocess.run(
+            ["git", "-C", str(root), *args], capture_output=True, text=True, timeout=20, env=environment("compute")
+        )
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:

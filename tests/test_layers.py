@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FOUNDATION = {"fmtrain", "fmtrain.errors", "fmtrain.show", "fmtrain.schema", "fmtrain.run"}
+FOUNDATION = {"fmtrain", "fmtrain.errors", "fmtrain.redact", "fmtrain.show", "fmtrain.schema", "fmtrain.run"}
 TRAINING = {
     f"fmtrain.{r}" for r in ("data", "models", "objectives", "checkpoint", "train", "evaluate", "publish", "generate")
 }

@@ -32,6 +32,7 @@ from data_pipelines.schedule import Scheduler, parts_key
 from data_pipelines.sources import READERS, deal, estimate
 from data_pipelines.words import version
 from data_pipelines.write import Survey
+from fmtrain import redact
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.run.remote import is_url, plain
 from fmtrain.run.sources import BESIDE, HUB, check_unchanged
@@ -249,7 +250,7 @@ def _write_account(
 
 def _published(job: CorpusJob) -> dict[str, Any]:
     """The configuration without what may be secret in it: the signature of a URL."""
-    config = dump(job)
+    config: dict[str, Any] = redact.shown_in(dump(job))
     if "files" in config["data"]:
         config["data"]["files"] = [plain(path) if is_url(path) else path for path in config["data"]["files"]]
     return config

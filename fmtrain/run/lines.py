@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from fmtrain.errors import InputError
+from fmtrain.run.remote import plain
 from fmtrain.run.sources import changed, check_unchanged, open_input
 from fmtrain.run.stage import Source
 from fmtrain.run.unpack import CHUNK, Damage
@@ -95,7 +96,7 @@ class Input:
 
 
 def _unreadable(source: Source, error: OSError) -> InputError:
-    return InputError(f"{source.path} cannot be read: {error.strerror}. Check data.files and the permissions")
+    return InputError(f"{plain(source.path)} cannot be read: {error.strerror}. Check data.files and the permissions")
 
 
 def read_lines(content: Iterator[bytes], name: str, limit: int, start: int = 0) -> Iterator[Line | Fault]:

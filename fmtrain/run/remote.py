@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from fmtrain.errors import ConfigError, InputError, Unavailable
+from fmtrain.redact import plain_url
 
 BLOCK = 4 << 20  # bytes a request: what is held of a file, and the most that a cut connection costs
 LEAST = 64 << 10  # bytes a request on a line that keeps being cut
@@ -38,8 +39,8 @@ def scheme(url: str) -> str:
 
 
 def plain(url: str) -> str:
-    """The URL without its query, which may hold a signature; for names and messages."""
-    return url.partition("?")[0] if scheme(url) == "https" else url
+    """The URL, or path, without user, password and query, which may hold a signature: what it is known by."""
+    return plain_url(url)
 
 
 def glob(pattern: str) -> list[str]:

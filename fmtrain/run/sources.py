@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from fmtrain.errors import InputError
-from fmtrain.run.remote import RemoteFile, describe, is_url
+from fmtrain.run.remote import RemoteFile, describe, is_url, plain
 from fmtrain.run.stage import Source
 from fmtrain.run.storage import sha256_file
 
@@ -39,7 +39,9 @@ def identify(path: str, name: str, full: bool = False) -> Source:
             f.seek(max(_MIB, size - _MIB))
             last = _exactly(f, max(0, min(size - _MIB, _MIB)))
     except OSError as e:
-        raise InputError(f"{path} cannot be read: {e.strerror}. Check {_setting(name)} and the permissions") from None
+        raise InputError(
+            f"{plain(path)} cannot be read: {e.strerror}. Check {_setting(name)} and the permissions"
+        ) from None
     small = size <= 2 * _MIB
     stamp = hashlib.sha256(f"{size}\n".encode() + first + last + (b"" if small else f"\n{mark}".encode())).hexdigest()
     if small:
@@ -68,8 +70,8 @@ def check_unchanged(source: Source) -> None:
 
 def changed(source: Source, how: str) -> InputError:
     return InputError(
-        f"{source.path} has changed since this run was planned ({how}). Run the same command again: it plans with the "
-        "file as it is now"
+        f"{plain(source.path)} has changed since this run was planned ({how}). Run the same command again: it plans "
+        "with the file as it is now"
     )
 
 

@@ -1,7 +1,8 @@
 """The file a worker is started with: `stage.json`, a stage's frozen slice, its inputs and where to work.
 
 The launching side writes it, a worker reads it; paths in it are relative to its folder, so that a store can be moved
-or carried to another machine as a whole.
+or carried to another machine as a whole. It shows no secret: where the worker needs one, the whole stands in a private
+file beside it for as long as the worker runs.
 """
 
 import os
@@ -9,11 +10,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fmtrain import redact
 from fmtrain.run.remote import is_url
-from fmtrain.run.storage import read_json, settled, write_json
+from fmtrain.run.storage import read_json, settled, write_json, write_private
 from fmtrain.schema.load import load
 
 FILE = "stage.json"
+PRIVATE = "stage.private.json"
 T = TypeVar("T")
 
 
@@ -70,7 +73,7 @@ class Stage:
 
 
 def write_stage(folder: Path, stage: Stage) -> None:
-    """Freeze `stage` into `folder/stage.json`; URLs stay as they are."""
+    """Freeze `stage` into `folder/stage.json`, and what may not be shown of it into the private file."""
     folder.mkdir(parents=True, exist_ok=True)
     folder = folder.resolve()
     data = asdict(stage)
@@ -82,12 +85,23 @@ def write_stage(folder: Path, stage: Stage) -> None:
     data["inputs"] = {role: relative(path) for role, path in stage.inputs.items()}
     data["sources"] = [{**source, "path": relative(source["path"])} for source in data["sources"]]
     data["work"] = relative(stage.work)
-    write_json(folder / FILE, data)
+    hidden = redact.shown_in(data)
+    if hidden != data:
+        write_private(folder / PRIVATE, data)
+    write_json(folder / FILE, hidden)
+
+
+def forget_secrets(folder: Path) -> None:
+    """The stage's worker has ended: what it alone had to know goes."""
+    (folder / PRIVATE).unlink(missing_ok=True)
 
 
 def read_stage(folder: Path) -> Stage:
     folder = folder.resolve()
     stage = read_json(folder / FILE)
+    if (folder / PRIVATE).is_file():
+        hidden, stage = stage, read_json(folder / PRIVATE)
+        redact.differences(stage, hidden)
 
     def absolute(path: str) -> str:
         return path if is_url(path) else os.path.normpath(folder / path)

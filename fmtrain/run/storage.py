@@ -74,6 +74,14 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def write_private(path: Path, data: Any) -> None:
+    """JSON that nobody but this user may read, from its first moment on; what stands at `path` is replaced."""
+    path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with open(fd, "w", encoding="utf-8") as f:
+        json.dump(data, f, ensure_ascii=False)
+
+
 def read_json(path: Path) -> Any:
     """Decoded JSON; StoreError names the file when it is missing or damaged."""
     try:

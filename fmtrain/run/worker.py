@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fmtrain import redact, show
 from fmtrain.errors import ExitCode, FmtrainError, HeldError, StoreError
 from fmtrain.run.stage import Stage, read_stage
 from fmtrain.run.storage import disk_errors, fresh_dir, fsync_tree, list_files, write_json, write_sealed
@@ -93,7 +94,7 @@ def announce(stage: Stage, text: str) -> None:
     """Say something that whoever started the run shall see: it goes to the log, and to the terminal from `said.txt`."""
     print(text, file=sys.stderr, flush=True)
     with open(stage.folder / SAID, "a", encoding="utf-8") as f:
-        f.write(text + "\n")
+        f.write(redact.shown(text) + "\n")
 
 
 def tell(stage: Stage, what: str, total: int, reasons: dict[str, int]) -> None:
@@ -102,6 +103,7 @@ def tell(stage: Stage, what: str, total: int, reasons: dict[str, int]) -> None:
     announce(stage, f"{total:,} {what}: {', '.join(parts) or 'nothing left out'}")
 
 
+@show.log()
 def main(run: Callable[[Stage], Result], argv: list[str] | None = None) -> None:
     """Run one stage worker and leave the process with its exit code."""
     args = sys.argv[1:] if argv is None else argv
@@ -156,7 +158,7 @@ def _report(folder: Path, error: BaseException, code: int, trace: str) -> None:
     """Say why on stderr and in the stage's folder; on a full disk neither may work, and the exit code still tells."""
     name = type(error).__name__
     message = str(error) if isinstance(error, FmtrainError) else f"{name}: {error}"
-    said = {"exit_code": int(code), "error": name, "message": message, "rank": rank()}
+    said = {"exit_code": int(code), "error": name, "message": redact.shown(message), "rank": rank()}
     with contextlib.suppress(OSError, StoreError):
         print(f"{trace}error: {message}", file=sys.stderr, flush=True)
     with contextlib.suppress(OSError, StoreError):

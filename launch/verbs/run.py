@@ -2,8 +2,10 @@
 
 import argparse
 import os
+from pathlib import Path
 
-from fmtrain.run.storage import disk_errors, private_files
+from fmtrain.errors import ExitCode
+from fmtrain.run.storage import disk_errors, private_files, read_json
 from launch.status import store_at
 from launch.verbs.parser import Verbs, add_overrides, add_verb
 
@@ -11,6 +13,7 @@ from launch.verbs.parser import Verbs, add_overrides, add_verb
 def add(verbs: Verbs) -> None:
     run = add_verb(verbs, "run", _run, "make every stage that is not made yet", only_reads=False)
     add_overrides(run)
+    run.add_argument("--given", type=Path, help=argparse.SUPPRESS)  # what a Slurm job's overrides are read from
     run.add_argument("--wait", action="store_true", help="launch=slurm: follow the job and return its exit code")
     text = "show what run would do: reuse, run or resume, why, and how long"
     add_overrides(add_verb(verbs, "plan", _plan, text, only_reads=True))
@@ -29,6 +32,8 @@ def _make(args: argparse.Namespace) -> int:
     from launch.plan import plan
     from launch.verbs import slurm
 
+    if args.given is not None:
+        args.overrides = read_json(args.given)
     root = compose(args.overrides)
     store = store_at(root.store)
     inside_job = "FMTRAIN_JOB" in os.environ
@@ -46,7 +51,10 @@ def _make(args: argparse.Namespace) -> int:
     print(f"run {run_id}  recipe={root.recipe} launch={root.launch.name}  store {store.root}")
     for line in graph.left_out:
         print(f"  {line}")
-    return driver.run(root, steps, store, run_id, args.overrides)
+    code = driver.run(root, steps, store, run_id, args.overrides)
+    if args.given is not None and code in (ExitCode.DONE, ExitCode.CONFIG, ExitCode.INPUT):  # there is no other turn
+        args.given.unlink(missing_ok=True)
+    return code
 
 
 def _plan(args: argparse.Namespace) -> int:

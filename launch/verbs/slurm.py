@@ -5,12 +5,14 @@ import dataclasses
 import datetime
 import shlex
 import shutil
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from fmtrain import redact
 from fmtrain.errors import ConfigError, FmtrainError
 from fmtrain.run import lease
-from fmtrain.run.storage import disk_errors, private_dir, read_json, write_json
+from fmtrain.run.storage import disk_errors, private_dir, read_json, write_json, write_private
 from fmtrain.run.store import Store
 from fmtrain.schema.launch import Slurm
 from fmtrain.schema.root import Root
@@ -20,22 +22,30 @@ from launch.backends import slurm, slurm_script
 from launch.backends.environment import module
 from launch.checks import TRAINING, ranks_of
 
+GIVEN = "given.private.json"  # in the run's folder: overrides that hold a secret, for the job alone
+
 
 def submit(root: Root, config: Slurm, store: Store, args: argparse.Namespace) -> int:
     check_room(root, config)
     run_id = driver.new_run_id()
     folder = store.run_dir(run_id)
-    words = module("launch.cli", "run", *args.overrides)
+    shown = redact.shown_in(args.overrides)
+    words = module("launch.cli", "run", *shown)
     named = config.job_name or f"{root.recipe}-{run_id}"  # the recipe first: squeue shows eight letters
     config = dataclasses.replace(config, job_name=named, comment=config.comment or f"fmtrain run {run_id}")
     if config.dry_run:  # its output cannot go to a folder that nobody has made yet
+        if shown != args.overrides:
+            print("note: a secret is left out of this script; give it as ${oc.env:NAME}", file=sys.stderr)
         here = str(Path.cwd()).replace("%", "%%")
         config = dataclasses.replace(config, output=config.output or f"{here}/slurm-%j.out")
         print(slurm_script.render(config, folder, words), end="")
         return 0
     with disk_errors(store.root):
         private_dir(folder)
-        _record_queued(folder, root, args.overrides)
+        _record_queued(folder, root, shown)
+        if shown != args.overrides:  # every user of a node sees the words of its processes
+            write_private(folder / GIVEN, args.overrides)
+            words = module("launch.cli", "run", "--given", str(folder / GIVEN))
         try:
             job = slurm.submit(config, folder, words)
         except FmtrainError as e:

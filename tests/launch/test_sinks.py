@@ -61,7 +61,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     row: dict[str, Any] = {name: EVIL + SPOOF for name in ("id", "source", "file", "detail", "text")}
     row |= {"position": 1, "rule": f"rule.{EVIL}", "value": 1.0, "threshold": 2.0, "kept": None, "bytes": 3}
     pq.write_table(pa.Table.from_pylist([row], schema=SCHEMA), corpus / "ledger.parquet")
-    artifact(root, manifest("published", "model", created=EVIL, parents={"model": {"ref": EVIL + SPOOF}}))
+    artifact(
+        root, manifest("published", "model", created=EVIL, parents={"model": {"ref": EVIL + SPOOF, "fingerprint": "f"}})
+    )
     return root
 
 
