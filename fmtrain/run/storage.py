@@ -44,6 +44,7 @@ _MENDS = {  # what a disk may answer, and what helps
     errno.EMFILE: "Raise the limit of open files: ulimit -n 65536.",
     errno.ENFILE: "Too many files are open on this machine; end other programs.",
 }
+_NEVER_ELSE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # of these, what only a disk says
 _NEARLY_FULL = 1 << 20  # bytes; libraries wrap ENOSPC in errors of their own, so we look at the disk as well
 _SEAL = "seal"
 _umask: int | None = None  # the user's, while `private_files` holds another
@@ -257,9 +258,21 @@ def disk_errors(where: Path) -> Iterator[None]:
             raise
         raise StoreError(_disk_message(where, e.strerror or str(e), e.filename, _MENDS[e.errno])) from e
     except Exception as e:
-        if "No space left" not in str(e) and _free(where) > _NEARLY_FULL:
+        number = _of_disk(e)
+        if number is None and _free(where) > _NEARLY_FULL:
             raise
-        raise StoreError(_disk_message(where, f"{type(e).__name__}: {e}".splitlines()[0], None)) from e
+        mend = _MENDS[number or errno.ENOSPC]
+        raise StoreError(_disk_message(where, f"{type(e).__name__}: {e}".splitlines()[0], None, mend)) from e
+
+
+def _of_disk(error: BaseException) -> int | None:
+    """The disk's error that a library's own hides: named in its words, or met while that was handled, as where torch's
+    writer, cut off in the middle, complains of its own position."""
+    for number in _NEVER_ELSE:
+        if os.strerror(number) in str(error):
+            return number
+    hidden = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return None if hidden is None else _of_disk(hidden)
 
 
 def check_room(where: Path) -> None:

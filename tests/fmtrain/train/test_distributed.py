@@ -1,0 +1,89 @@
+"""How ranks meet: on machines of their own (network namespaces), each with Debian's 127.0.1.1 and a bridge beside the
+network between them; and what they say to each other."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from launch.backends.command import meeting, rank_env
+from launch.backends.environment import environment
+from tests.fmtrain.train.spawning import ROOT
+
+RANK = """
+import json, socket, sys
+from datetime import timedelta
+from pathlib import Path
+import torch
+from fmtrain.errors import StoreError
+from fmtrain.train import distributed
+distributed.TIMEOUT = timedelta(seconds=20)
+group = distributed.start(torch.device("cpu"))
+told = group.gather({"rank": group.rank, "text": "\u00fc" * (group.rank * 1000), "none": None})
+assert [t["rank"] for t in told] == [0, 1] and [len(t["text"]) for t in told] == [0, 1000] and told[1]["none"] is None
+assert group.sum([1.5, group.rank]) == [3.0, 1.0]
+rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+said = {
+    "host": socket.gethostname(),
+    "hostname is": socket.gethostbyname(socket.gethostname()),
+    "listening": sorted({row[1].partition(":")[0] for row in rows if row[3] == "0A"}),
+}
+Path(sys.argv[1], f"said{group.rank}").write_text(json.dumps(said))
+"""
+
+
+def run(*words: str) -> None:
+    subprocess.run(words, check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def two_machines(folder: Path) -> Iterator[list[list[str]]]:
+    """Two network namespaces, 10.77.0.1 and .2 on a cable between them; the words that start a command on each."""
+    names = [f"fmtrain-{os.getpid()}-{i}" for i in range(2)]
+    try:
+        for i, name in enumerate(names):
+            run("ip", "netns", "add", name)
+            run("ip", "-n", name, "link", "set", "lo", "up")
+            run("ip", "-n", name, "link", "add", "bridge0", "type", "bridge")
+            run("ip", "-n", name, "addr", "add", f"172.17.{i}.1/24", "dev", "bridge0")
+            run("ip", "-n", name, "link", "set", "bridge0", "up")
+            (folder / f"hosts{i}").write_text(f"127.0.0.1 localhost\n127.0.1.1 node{i}\n")
+        run(
+            "ip", "-n", names[0], "link", "add", "fabric0", "type", "veth", "peer", "name", "fabric0", "netns", names[1]
+        )
+        for i, name in enumerate(names):
+            run("ip", "-n", name, "addr", "add", f"10.77.0.{i + 1}/24", "dev", "fabric0")
+            run("ip", "-n", name, "link", "set", "fabric0", "up")
+        hosts = 'hostname node$0 && mount --bind "$1" /etc/hosts && shift && exec "$@"'
+        yield [
+            ["ip", "netns", "exec", name, "unshare", "-m", "-u", "sh", "-c", hosts, str(i), str(folder / f"hosts{i}")]
+            for i, name in enumerate(names)
+        ]
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to make network namespaces")
+def test_ranks_on_two_machines_meet_by_the_network_between_them(tmp_path: Path) -> None:
+    with two_machines(tmp_path) as machines, meeting(tmp_path) as file:
+        assert file.stat().st_mode & 0o077 == 0
+        started = []
+        for rank, machine in enumerate(machines):
+            own = rank_env(rank, 0, 2, 1, file, "10.77.0.1")
+            env = {**environment("compute"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **own}
+            argv = [*machine, sys.executable, "-P", "-c", RANK, str(tmp_path)]
+            with open(tmp_path / f"log{rank}", "wb") as log:
+                started.append(subprocess.Popen(argv, env=env, stdout=log, stderr=log))
+        codes = [process.wait(120) for process in started]
+    assert codes == [0, 0], "\n".join((tmp_path / f"log{rank}").read_text() for rank in range(2))
+    for rank in range(2):
+        said = json.loads((tmp_path / f"said{rank}").read_text())
+        assert said["hostname is"] == "127.0.1.1" and said["host"] == f"node{rank}"
+        assert said["listening"] == [f"{rank + 1:02X}004D0A"], "on the cable's address, and nowhere else"
+    assert not file.exists()
