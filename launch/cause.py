@@ -9,14 +9,14 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from fmtrain.errors import ConfigError, ExitCode, FmtrainError, InputError, RankLost, StageFailed, StoreError
+from fmtrain.errors import ConfigError, ExitCode, FmtrainError, HeldError, InputError, RankLost, StageFailed, StoreError
 from fmtrain.run.storage import check_room, read_json
 from fmtrain.run.worker import ERROR, error_file
 from launch.backends.command import Command, Failure
 from launch.backends.process import STARTED
 
 TAIL = 20  # log lines shown of a failed rank
-_USERS = {int(kind.exit_code): kind for kind in (ConfigError, InputError, StoreError)}
+_USERS = {int(kind.exit_code): kind for kind in (ConfigError, InputError, StoreError, HeldError)}
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 ASKED = {ExitCode.REQUEUE, ExitCode.INTERRUPTED, *(-number for number in _STOPS)}  # the end of a rank told to stop
 

@@ -67,6 +67,7 @@ main(run, [str(folder)])
 def end(folder: Path, ends: str) -> FmtrainError:
     stage = Stage("pretrain", "model", "pretrain", "f" * 32, "test", {}, {}, {}, [], str(folder / "work"))
     write_stage(folder / "stage", stage)
+    stage.work_dir.mkdir()
     script = folder / "ranks.py"
     script.write_text(RANKS)
     command = Command(
@@ -112,4 +113,5 @@ def test_reports_of_all_ranks_stay(tmp_path: Path) -> None:
     """The first to fail is `error.json`, by being first to make it and not by a clock; each has its own."""
     end(tmp_path, "error,lost")
     first, own = (json.loads((tmp_path / "stage" / name).read_text()) for name in ("error.json", "error-rank0.json"))
-    assert first == own == {"exit_code": 4, "message": "ZeroDivisionError: our own mistake", "rank": 0}
+    said = {"exit_code": 4, "error": "ZeroDivisionError", "message": "ZeroDivisionError: our own mistake", "rank": 0}
+    assert first == own == said
