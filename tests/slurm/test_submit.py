@@ -103,8 +103,8 @@ def test_a_bare_environment_and_a_careless_setup(
         (["launch.ranks=2", "launch.cpus_per_rank=8"], "launch.cpus_per_task=16"),
         (["launch.ranks=3"], "global_batch_size"),
         (["launch.nodes=3", "launch.ranks=3"], "global_batch_size"),
-        (["launch.gpus_per_node=2", "launch.ranks=4"], "launch.ranks=2, or launch.nodes=2"),
-        (["launch.sbatch_extra=[--array=0-3]"], "one run is one job"),
+        (["launch.gpus_per_node=1", "launch.ranks=2"], "launch.ranks=1, or launch.nodes=2"),
+        (["launch.sbatch_extra=['--array=0-3']"], "one run is one job"),
     ],
 )
 def test_what_the_job_would_find_out_is_refused(
