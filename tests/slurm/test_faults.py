@@ -66,7 +66,7 @@ def test_it_comes_back_to_the_same_bits(
         cluster("start")  # every node is in again
     if name == "time_limit" and faults.turns_begun(case) == 1:
         pytest.skip("this machine was done before Slurm looked at the job's time, which it does twice a minute")
-    assert faults.turns_begun(case) == 2
+    assert faults.turns_begun(case) >= 2
     if name == "preempt" and stage == "pretrain":
         assert "stopped: step " in said.read_text()
     wanted, found = faults.contents(undisturbed), faults.contents(store)
