@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import ctypes
 import logging
-import os
 import random
 import shutil
 import signal
@@ -25,11 +24,11 @@ import time
 from pathlib import Path
 
 from launch.backends.environment import environment
-from launch.backends.reaper import descendants
+from launch.backends.ray_cluster.keeper import object_store
+from launch.backends.ray_cluster.start import SETTINGS
+from launch.backends.reaper import end_all, keep_logs
 
 PORTS = range(20_000, 32_000)  # below those that the kernel hands out to whoever connects
-STOP_WAIT = 5.0  # seconds for killed processes to be gone
-SETTINGS = {"RAY_worker_niceness": "0"}  # of 15, Ray's own: a rank is what this node is for
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -101,9 +100,10 @@ class Holder:
             while self.asked is None and process.poll() is None:
                 time.sleep(0.2)
             code = process.poll()
-            _end_all()
-            if self.asked != signal.SIGUSR1:
-                self._keep_logs()
+            end_all()
+            if self.asked != signal.SIGUSR1:  # a node that shares nothing with the run loses them
+                with contextlib.suppress(OSError, shutil.Error):
+                    keep_logs(self.folder, Path(f"{self.args.logs}-{socket.gethostname()}"))
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
         return 0 if self.asked is not None else code or 1
@@ -114,7 +114,7 @@ class Holder:
     def _command(self) -> list[str]:
         args = self.args
         ray = [str(Path(sys.executable).with_name("ray")), "start", "--block"]
-        ray += [f"--num-cpus={args.cpus}", f"--num-gpus={args.gpus}", f"--object-store-memory={args.object_store}"]
+        ray += [f"--num-cpus={args.cpus}", f"--num-gpus={args.gpus}", f"--object-store-memory={object_store()}"]
         # Worker ports 0: the kernel's choice. Ray's own, 10002 and up, meet those of another job on the same node.
         ray += [f"--dashboard-agent-listen-port={free_port()}", "--min-worker-port=0", "--max-worker-port=0"]
         ray.append(f"--temp-dir={self.folder / 'r'}")  # below ours: Ray opens its own to everybody
@@ -124,27 +124,6 @@ class Holder:
         ray += ["--head", f"--node-ip-address={ip}", f"--port={port}"]
         ray += ["--dashboard-host=127.0.0.1", f"--dashboard-port={args.dashboard}"]
         return [*ray, f"--ray-client-server-port={args.client}"]
-
-    def _keep_logs(self) -> None:
-        """Ray's own logs, into the run's folder; a node that shares nothing with the run loses them."""
-        for session in self.folder.glob("r/session_2*"):
-            kept = Path(f"{self.args.logs}-{socket.gethostname()}")
-            with contextlib.suppress(OSError, shutil.Error):
-                kept.mkdir(mode=0o700, exist_ok=True)
-                shutil.copytree(session / "logs", kept / session.name)
-
-
-def _end_all() -> None:
-    """Kill every process below this one: nothing in a Ray that is to end is worth waiting for."""
-    end = time.monotonic() + STOP_WAIT
-    while (left := descendants(os.getpid())) and time.monotonic() < end:
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        time.sleep(0.05)
 
 
 def await_nodes(want: int, seconds: float) -> int:
@@ -173,7 +152,7 @@ def main() -> int:
     hold.add_argument("--head", action="store_true")
     for name in ("address", "logs"):
         hold.add_argument(f"--{name}", required=True)
-    for name in ("cpus", "gpus", "object-store", "dashboard", "client"):
+    for name in ("cpus", "gpus", "dashboard", "client"):
         hold.add_argument(f"--{name}", type=int, default=0)
     count = verbs.add_parser("await")
     count.add_argument("nodes", type=int)

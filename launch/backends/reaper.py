@@ -50,11 +50,11 @@ def main(argv: list[str]) -> int:
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[int(fd)])
     os.close(int(fd))  # its other end shall see that the command is gone
     well = _watch(process.pid)
-    _end_all()
+    end_all()
     if folder:
         if not well:
             with contextlib.suppress(OSError, shutil.Error):  # a full disk: what matters is that the folder goes
-                _keep(Path(folder), Path(logs))
+                keep_logs(Path(folder), Path(logs))
         shutil.rmtree(folder, ignore_errors=True)
     return 0
 
@@ -85,7 +85,8 @@ def _bury() -> None:
             pass
 
 
-def _end_all() -> None:
+def end_all() -> None:
+    """Kill every process below this one: nothing in a Ray that is to end is worth waiting for."""
     deadline = time.monotonic() + PATIENCE
     while family := descendants(os.getpid()):
         for pid in family:
@@ -97,7 +98,7 @@ def _end_all() -> None:
         time.sleep(0.02)
 
 
-def _keep(folder: Path, logs: Path) -> None:
+def keep_logs(folder: Path, logs: Path) -> None:
     """Ray's logs of this turn, in the run's folder."""
     os.umask(0o077)
     for session in folder.glob("*/session_*/logs"):

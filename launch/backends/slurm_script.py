@@ -14,7 +14,6 @@ from fmtrain.errors import ConfigError
 from fmtrain.schema.launch import Slurm
 
 SCRIPT = "job.sbatch"
-OBJECT_STORE = 200_000_000  # bytes of Ray's object store on each node; stages meet on the file system, not in it
 _OURS = {"chdir", "no-requeue", "ntasks", "ntasks-per-node", "open-mode", "requeue", "wrap"}
 _SHORT = {
     "A": "account", "a": "array", "c": "cpus-per-task", "C": "constraint", "d": "dependency", "D": "chdir",
@@ -51,7 +50,6 @@ def render(cfg: Slurm, run_dir: Path, argv: list[str]) -> str:
         "interface": cfg.interface or "",
         "max_restarts": str(cfg.max_restarts),
         "node_wait": str(cfg.node_wait_seconds),
-        "object_store": str(OBJECT_STORE),
     }
     values = {name: _word(name, text) for name, text in words.items()}
     for name, several in (("command", argv), ("container", cfg.container)):

@@ -82,16 +82,20 @@ def _leave_it_to_the_driver(number: int, frame: object) -> None:
     """What the driver's signal means for Ray, the driver says over the line."""
 
 
-def _start_options(home: str, config: dict[str, Any]) -> dict[str, Any]:
+def object_store(given_mb: int | None = None) -> int:
+    """Bytes for Ray's objects on this machine."""
     from ray._private.utils import get_system_memory
 
     least, most = _STORE_MB
-    store = config["object_store_mb"] or min(most, max(least, int(get_system_memory() * _STORE_SHARE / MB)))
+    return (given_mb or min(most, max(least, int(get_system_memory() * _STORE_SHARE / MB)))) * MB
+
+
+def _start_options(home: str, config: dict[str, Any]) -> dict[str, Any]:
     return {
         "address": "local",
         "_temp_dir": os.path.join(home, "r"),
         "num_cpus": config["num_cpus"] or max(2, cpus()),
-        "object_store_memory": store * MB,
+        "object_store_memory": object_store(config["object_store_mb"]),
         "include_dashboard": config["dashboard"],
         "dashboard_host": "127.0.0.1",
     }

@@ -20,7 +20,7 @@ from launch.backends.environment import environment
 LISTEN_WAIT = 10.0  # seconds for something to listen at a given address
 RAY_PATH = 68  # bytes that Ray adds to its folder in the longest path of a UNIX socket; those end at 107
 _HOME = "fmtrain-xxxxxxxx/r"  # what we add to a folder for temporary files
-_SETTINGS = {
+SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
@@ -52,7 +52,7 @@ def settle(config: LocalRay | Slurm, check: Callable[[], None]) -> Start:
     """What `config` asks for. ConfigError where it cannot be had; `check` is called while we wait, and may raise."""
     given = os.environ.get("RAY_ADDRESS", "") if "FMTRAIN_JOB" in os.environ else ""
     address = given or (config.address or "" if isinstance(config, LocalRay) else "")
-    env = {**environment("ray", config.env), **_SETTINGS}
+    env = {**environment("ray", config.env), **SETTINGS}
     if address:
         _await_listener(address, f"launch.address={address}" if not given else f"RAY_ADDRESS={given}", check)
         return Start(address=address, env=env | {"RAY_ADDRESS": address})
