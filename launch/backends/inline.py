@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 
 from fmtrain.run.machine import cpus
 from launch.backends.command import Command, Failure, meeting, rank_env, worker_env
@@ -18,10 +19,10 @@ STOP = 5.0  # seconds for the ranks beside one that failed: without it they can 
 
 
 class InlineJob:
-    def __init__(self, command: Command) -> None:
+    def __init__(self, command: Command, own: Mapping[str, str] | None = None) -> None:
         self.hosts = [socket.gethostname()] * command.ranks
         self._open = contextlib.ExitStack()
-        env = worker_env(command)
+        env = {**worker_env(command), **(own or {})}
         place = [dict[str, str]()]
         if command.ranks > 1:
             file, ranks = self._open.enter_context(meeting()), command.ranks
@@ -66,9 +67,12 @@ class InlineJob:
 
 
 class InlineBackend:
+    """`own` is set in every process's environment: a TMPDIR, say."""
+
     executor = "inline"
 
-    def __init__(self) -> None:
+    def __init__(self, own: Mapping[str, str] | None = None) -> None:
+        self.own = own
         self.cpus, self.gpus = cpus(), gpus()
         self.notes: list[str] = []
 
@@ -76,7 +80,7 @@ class InlineBackend:
         return self.cpus
 
     def submit(self, command: Command) -> InlineJob:
-        return InlineJob(command)
+        return InlineJob(command, self.own)
 
 
 def gpus() -> int:
