@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-_CGROUPS = Path("/sys/fs/cgroup")
+_MINE, _CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 def cpus() -> int:
@@ -20,7 +20,7 @@ def _quotas() -> list[float]:
     """Processors' worth of time that each cgroup above this process allows (cpu.max; cpu.cfs_quota_us in version 1)."""
     found = []
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = _MINE.read_text().splitlines()
     except OSError:
         return []
     for line in lines:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fmtrain.errors import ExitCode
 from fmtrain.run.storage import disk_errors, private_files, read_json
+from launch.backends.environment import misleading
 from launch.status import store_at
 from launch.verbs.parser import Verbs, add_overrides, add_verb
 
@@ -51,6 +52,10 @@ def _make(args: argparse.Namespace) -> int:
     print(f"run {run_id}  recipe={root.recipe} launch={root.launch.name}  store {store.root}")
     for line in graph.left_out:
         print(f"  {line}")
+    if others := misleading():
+        print(
+            f"  {', '.join(others)}: set by another launcher; this run starts ranks of its own and heeds none of them"
+        )
     code = driver.run(root, steps, store, run_id, args.overrides)
     if args.given is not None and code in (ExitCode.DONE, ExitCode.CONFIG, ExitCode.INPUT):  # there is no other turn
         args.given.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ import pytest
 
 import launch
 from fmtrain.errors import ConfigError
-from launch.backends.environment import environment, module, travelling
+from launch.backends.environment import environment, misleading, module, travelling
 
 GIVEN = {
     "PATH": "/bin", "HOME": "/home/x", "LC_ALL": "C", "TMPDIR": "/t", "LD_PRELOAD": "libjemalloc.so",
@@ -51,6 +51,7 @@ def test_each_kind_gets_what_its_list_names(kind: str, more: set[str]) -> None:
 def test_more_by_name() -> None:
     assert environment("compute", ["MY_KEY"], GIVEN)["MY_KEY"] == "secret"
     assert travelling("compute", ["MY_KEY"], GIVEN)["MY_KEY"] == "secret"
+    assert misleading(GIVEN) == ["MASTER_ADDR", "RANK", "WORLD_SIZE"] and misleading({"HOME": "/"}) == []
     with pytest.raises(ConfigError, match="RANK is not passed on"):
         environment("compute", ["RANK"], GIVEN)
     with pytest.raises(ConfigError, match="ABSENT is not set"):

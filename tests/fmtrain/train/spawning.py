@@ -1,7 +1,7 @@
 """Starts the ranks of a training stage as a launcher does, on a stage folder made here."""
 
 import os
-import socket
+import secrets
 import subprocess
 import sys
 import time
@@ -11,6 +11,7 @@ from typing import Any
 from fmtrain.run.stage import Stage, write_stage
 from fmtrain.schema.load import dump
 from fmtrain.schema.training import AdamW, Checkpoint, Clm, Constant, Llama, Sft, TrainJob, TrainStage, Zero
+from launch.backends.command import rank_env
 
 ROOT = Path(__file__).resolve().parents[3]
 TINY = Llama(
@@ -53,18 +54,15 @@ def make_stage(folder: Path, job: TrainJob, inputs: dict[str, Path]) -> Path:
     return folder / "stage"
 
 
-def rank_environment(ranks: int) -> list[dict[str, str]]:
-    with socket.create_server(("127.0.0.1", 0)) as s:
-        port = s.getsockname()[1]
-    common = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "WORLD_SIZE": str(ranks)}
-    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return [{**common, "RANK": str(r), "LOCAL_RANK": str(r)} for r in range(ranks)]
-
-
 def start(argv: list[str], ranks: int, logs: Path) -> list[subprocess.Popen[bytes]]:
+    """The ranks meet in a file: no port is probed, and taken by another test before it is used."""
     logs.mkdir(parents=True, exist_ok=True)
+    file = logs / f"meeting-{secrets.token_hex(4)}"
+    file.touch()
     found = []
-    for rank, env in enumerate(rank_environment(ranks)):
+    for rank in range(ranks):
+        own = rank_env(rank, rank, ranks, ranks, file, "127.0.0.1") if ranks > 1 else {}
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **own}
         with open(logs / f"rank{rank}.log", "ab") as log:
             found.append(subprocess.Popen([sys.executable, *argv], env=env, stdout=log, stderr=log))
     return found
