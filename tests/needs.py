@@ -19,6 +19,8 @@ from launch.templates.testing.cluster import hindrance
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATA = REPOSITORY.parent / "shared" / "data"
+MODELS = Path(os.environ.get("FMTRAIN_TEST_MODELS") or REPOSITORY.parent / "shared" / "models")
+CHAT_MODEL = MODELS / "SmolLM2-135M-Instruct"
 
 
 def _commands(*names: str) -> Callable[[], str | None]:
@@ -52,6 +54,12 @@ def _data() -> str | None:
     return None if DATA.is_dir() else f"no real data at {DATA}"
 
 
+def _models() -> str | None:
+    if (CHAT_MODEL / "config.json").is_file():
+        return None
+    return f"no {CHAT_MODEL}; FMTRAIN_TEST_MODELS names a folder of real models (make.py beside the real data makes it)"
+
+
 NEEDS: dict[str, Callable[[], str | None]] = {
     "root": _root,
     "mount": _mount,
@@ -59,6 +67,7 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "users": _users,
     "compressors": _commands("gzip", "xz"),
     "data": _data,
+    "models": _models,
 }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import fmtrain
+from tests.needs import CHAT_MODEL
 
 # One rank: what these prove does not hang on their number, and each rank imports torch for every stage.
 HERE = ["launch=inline", "launch.ranks=1"]
@@ -71,6 +72,12 @@ def test_finetune_leaves_out_what_the_rows_have_nothing_for(tiny_store: Path, tm
     assert wrong.returncode == 3 and "data.prompt_key" in wrong.stderr
     nowhere = fmtrain("plan", "recipe=finetune", f"model.path={tmp_path}", f"data.files={rows}")
     assert nowhere.returncode == 3 and "config.json" in nowhere.stderr
+
+
+@pytest.mark.models
+def test_a_real_model_answers() -> None:
+    done = fmtrain("generate", str(CHAT_MODEL), "What is the capital of France?", "--max-new-tokens=12")
+    assert done.returncode == 0 and "Paris" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.long

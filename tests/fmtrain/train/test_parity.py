@@ -40,7 +40,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, inputs: dict[str, str]) ->
         running[ranks] = (out, start(argv, ranks, out))
     found = {}
     for ranks, (out, processes) in running.items():
-        codes = wait(processes, 180)
+        codes = wait(processes)
         assert codes == [0] * ranks, (out / "rank0.log").read_text()
         found[ranks] = json.loads((out / "result.json").read_text())
         for name in found[ranks]:
