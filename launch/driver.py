@@ -58,7 +58,8 @@ class Stopped(Exception):
     """A signal asked this run to end."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
+        name = signal.Signals(number).name
+        super().__init__(f"{name}: {show.CLOSED}" if number == signal.SIGHUP else name)
         self.number = number
 
 
@@ -319,6 +320,8 @@ def run(root: Root, steps: list[Step], store: Store, run_id: str, overrides: lis
 
 
 def _close(record: Run, state: str, code: int, message: str) -> None:
+    if isinstance(sys.stdout, show.Terminal) and sys.stdout.gone:
+        record.state["notes"] = [*record.state["notes"], f"from some moment on nothing was printed: {sys.stdout.gone}"]
     with contextlib.suppress(OSError):  # a full disk: the message is on the terminal, and the dead run shows as ended
         record.update(state=state, exit_code=code, message=message, ended=_now())
 

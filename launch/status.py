@@ -1,9 +1,8 @@
-"""The runs of a store, read from their folders alone: a run is what its files say, whoever made it and wherever."""
+"""The runs of a store: what their folders say, and of those that seem to go on what `launch.alive` finds out."""
 
-import glob
 import json
 import os
-import socket
+import sys
 import textwrap
 import time
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Any
 
 from fmtrain import show
 from fmtrain.errors import ConfigError, StoreError
-from fmtrain.run import lease
 from fmtrain.run.storage import owner_of, read_json
 from fmtrain.run.store import Store
+from launch import alive
 from launch.terminal import progress_text, read_progress, table
 
 SHOWN = 15
+ASK_EVERY = 10.0  # seconds between two questions to a queue while a log is followed
 DEFAULT_STORE = "./store"
 
 
@@ -32,42 +32,55 @@ def runs(store: Store, prefix: str | None = None) -> list[dict[str, Any]]:
     """The runs whose id starts with `prefix`, oldest first, with their stages; a damaged one is `unreadable`."""
     folders = sorted(
         f
-        for f in (store.root / "runs").glob(f"{glob.escape(prefix or '')}*")
-        if not _readable(f) or (f / "run.json").is_file()
+        for f in (store.root / "runs").glob("*")
+        if f.name.startswith(prefix or "") and (not _readable(f) or (f / "run.json").is_file())
     )
     if prefix and not folders:
         raise ConfigError(f"no run {prefix!r} in {store.root}; `fmtrain status` lists them")
-    return [_read(folder) for folder in folders]
+    found = [_recorded(folder) for folder in folders]
+    alive.settle(store, [run for run in found if run["state"] != "unreadable"])
+    return [_with_stages(store.run_dir(run["id"]), run) for run in found]
 
 
 def _readable(folder: Path) -> bool:
     return os.access(folder, os.R_OK | os.X_OK)
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def _recorded(folder: Path) -> dict[str, Any]:
+    """A run as its record has it."""
     try:
         if not _readable(folder):
             raise StoreError(f"the run of {owner_of(folder)}, who alone may read it")
-        return _run(folder)
-    except (StoreError, KeyError, TypeError, AttributeError) as e:
-        why = str(e) if isinstance(e, StoreError) else f"{folder} is damaged: {type(e).__name__} {e}"
-        return {
-            "id": folder.name, "recipe": "", "launch": "", "state": "unreadable", "stage": None, "begun": "",
-            "overrides": [], "notes": [], "stages": [], "message": why,
-        }  # fmt: skip
-
-
-def _run(folder: Path) -> dict[str, Any]:
-    state: dict[str, Any] = {"overrides": [], "notes": [], **read_json(folder / "run.json")}
-    missing = {"recipe", "launch", "state", "stage", "begun", "host"} - set(state)
-    if missing:
-        raise StoreError(f"{folder / 'run.json'} lacks {', '.join(sorted(missing))}")
-    here = state["host"] == socket.gethostname()
-    if state["state"] == "running" and here and lease.process_start(state["pid"]) != state["started"]:
-        state["state"] = "died"
+        state: dict[str, Any] = {"overrides": [], "notes": [], **read_json(folder / "run.json")}
+        missing = {"recipe", "launch", "state", "stage", "begun", "host", "pid", "started"} - set(state)
+        if missing:
+            raise StoreError(f"{folder / 'run.json'} lacks {', '.join(sorted(missing))}")
+    except (StoreError, TypeError) as e:
+        return _unreadable(folder, e)
     ended = folder / "exit_code"  # a Slurm job's last word
     if state["state"] == "queued" and ended.is_file():
         state |= {"state": "failed", "message": f"the job ended before the run began: {folder}/slurm-*.out"}
+    return {"id": folder.name, **state}
+
+
+def _unreadable(folder: Path, error: Exception) -> dict[str, Any]:
+    why = str(error) if isinstance(error, StoreError) else f"{folder} is damaged: {type(error).__name__} {error}"
+    return {
+        "id": folder.name, "recipe": "", "launch": "", "state": "unreadable", "stage": None, "begun": "",
+        "overrides": [], "notes": [], "stages": [], "asked": [], "message": why,
+    }  # fmt: skip
+
+
+def _with_stages(folder: Path, run: dict[str, Any]) -> dict[str, Any]:
+    if run["state"] == "unreadable":
+        return run
+    try:
+        return {**run, "stages": _stages(folder, run)}
+    except (StoreError, KeyError, TypeError, AttributeError) as e:
+        return _unreadable(folder, e)
+
+
+def _stages(folder: Path, state: dict[str, Any]) -> list[dict[str, Any]]:
     plan = read_json(folder / "plan.json") if (folder / "plan.json").is_file() else []
     events = _events(folder / "events.jsonl")
     made = {e["stage"]: e for e in events if e["event"] == "committed"}
@@ -90,7 +103,7 @@ def _run(folder: Path) -> dict[str, Any]:
         entry["progress"] = read_progress(folder / "stages" / name / "progress.json") if how == "running" else None
         entry["seconds"] = made.get(name, {}).get("seconds")
         stages.append(entry)
-    return {"id": folder.name, **state, "stages": stages}
+    return stages
 
 
 def _events(path: Path) -> list[dict[str, Any]]:
@@ -111,12 +124,13 @@ def overview(found: list[dict[str, Any]], store: Store, *, detailed: bool) -> st
         rows.append((run["id"], run["recipe"], run["launch"], run["state"], run["stage"] or "", run["begun"][:16]))
     lines = [table(rows)]
     for run in found[-SHOWN:]:
-        if detailed or run["state"] in ("queued", "running", "unreadable"):
+        if detailed or run["state"] in ("queued", "running", "unknown", "unreadable"):
             words = [f"{run['id']}: {' '.join(run['overrides'])}", *(f"  {note}" for note in run["notes"])]
+            words += [f"  asked: {answer}" for answer in run["asked"]]
             words += [f"  {s['stage']:<10} {_stage(s, store)}" for s in run["stages"]]
             lines += ["", *map(show.line, words)]
             if run.get("message"):
-                lines.append(textwrap.indent(run["message"], "  "))
+                lines.append(textwrap.indent(show.printable(run["message"]), "  "))
     return "\n".join(lines)
 
 
@@ -145,7 +159,7 @@ def logs(store: Store, run: str | None, stage: str | None, rank: int, follow: bo
         )
     seen = set(logged)
     while path is not None:
-        path = _print_log(folder, path, rank, follow, None if stage else seen)
+        path = _print_log(store, folder, path, rank, follow, None if stage else seen)
     return 0
 
 
@@ -155,16 +169,22 @@ def _logged(folder: Path, rank: int) -> list[Path]:
     return sorted(found, key=lambda p: p.parent.stat().st_mtime)
 
 
-def _print_log(folder: Path, path: Path, rank: int, follow: bool, seen: set[Path] | None) -> Path | None:
+def _print_log(store: Store, folder: Path, path: Path, rank: int, follow: bool, seen: set[Path] | None) -> Path | None:
     """Print one log to its end; the log of the stage after it, the first that is not in `seen`, where that is given."""
     print(show.line(f"# {path}"), flush=True)
+    asked = 0.0
     with open(path, encoding="utf-8", errors="replace") as f:
         while True:
             # asked before reading: what was written until then is all printed below
-            going = follow and _read(folder)["state"] == "running"
+            run = _recorded(folder)
+            if follow and run["state"] == "running" and time.monotonic() - asked > ASK_EVERY:
+                alive.settle(store, [run], patient=False)
+                asked = time.monotonic()
+            going = follow and run["state"] == "running"
             later = [p for p in _logged(folder, rank) if p not in seen] if follow and seen is not None else []
-            while chunk := f.read(1 << 16):
-                print(chunk, end="", flush=True)
+            while line := f.readline(1 << 16):  # whole: what is redacted may not stand in two parts
+                print(line, end="", flush=not going)
+            sys.stdout.flush()
             if later and seen is not None:
                 seen.add(later[0])
                 return later[0]

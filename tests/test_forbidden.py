@@ -63,6 +63,15 @@ RULES = [
         {"launch/summary.py": "a command for the user to type"},
     ),
     Rule(
+        "raw terminals",
+        r"\\x1b|\\033|\bsys\.__std(out|err)__|\bos\.write\([12],|\bstd(out|err)\.buffer\b",
+        "what stands in a document commands the user's terminal; print through fmtrain.show.terminal()",
+        {
+            "fmtrain/show.py": "is that sink",
+            "data_pipelines/filters/html_worker.py": "speaks to its parent over a pipe",
+        },
+    ),
+    Rule(
         "predictable names",
         r"\btempfile\.mktemp\(",
         "somebody else makes the file first; mkstemp, mkdtemp",
@@ -125,3 +134,25 @@ def test_a_python_that_we_start_is_given_its_environment() -> None:
             if python and not any(word.arg == "env" for word in node.keywords):
                 found.append(f"{file}:{node.lineno}")
     assert found == []
+
+
+UNHEARD = {
+    "data_pipelines/filters/html_worker.py": "its parent reads its stdout",
+    "launch/backends/node.py": "the batch script reads it; what that prints goes to a file, shown through the sink",
+    "launch/backends/ray_cluster/keeper.py": "prints to a log, shown through the sink",
+    "launch/backends/reaper.py": "says nothing",
+    "launch/graph.py": "names modules",
+    "launch/ledger.py": "a tool of this repository's own",
+    "launch/turns.py": "as node.py",
+}
+
+
+def test_a_program_of_ours_prints_through_the_sink() -> None:
+    """A module that can be started is framed by `show.command`, `show.terminal` or the frame of workers."""
+    found = []
+    for file, lines in source().items():
+        code = "\n".join(line for _, line in lines)
+        framed = re.search(r"\bshow\.(command|terminal)\b|\bworker\.main\(|^    main\(run\)", code, re.M)
+        if "__main__" in code and not framed:
+            found.append(file)
+    assert sorted(found) == sorted(UNHEARD)

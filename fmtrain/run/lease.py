@@ -222,6 +222,17 @@ def _await_end(path: Path, last: _Found, me: Owner, what: str, poll: Callable[[]
         )
 
 
+def signs(leases: Path) -> dict[str, int]:
+    """Run -> the last sign of life of the leases in a folder that it holds: it changes while the run lives."""
+    found: dict[str, int] = {}
+    for folder in leases.glob("*.*"):
+        with contextlib.suppress(OSError):
+            owner, beat = _read_owner(folder / _OWNER), folder.lstat().st_mtime_ns
+            if owner is not None:
+                found[owner.run] = max(beat, found.get(owner.run, 0))
+    return found
+
+
 def _folder(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name}.{number}")
 

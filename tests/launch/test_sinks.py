@@ -70,7 +70,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("words", "shown"),
     [
-        (["status"], "running"),
+        (["status"], "unknown"),
         (["status", "2026"], "gnp.exe"),
         (["status", "--json"], "gnp.exe"),
         (["status", EVIL], "gnp.exe"),

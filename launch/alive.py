@@ -1,0 +1,120 @@
+"""Whether a run that its record calls running or queued still is: its process, its queue, its signs of life, its Ray.
+
+Every answer stands with who gave it, in `asked`. A run of which nobody who could be asked knows anything is `unknown`:
+its record is the last word of a process that may be long gone.
+"""
+
+import socket
+import time
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from fmtrain.errors import FmtrainError, StoreError
+from fmtrain.run import lease
+from fmtrain.run.lease import BEAT, Owner
+from fmtrain.run.storage import read_json
+from fmtrain.run.store import Store
+from launch.backends import slurm
+
+WATCHED = 2 * BEAT + 1  # seconds in which a living holder of a lease gives a sign, if the file server is prompt
+_CONNECT = 1.0  # seconds that a Ray has to take a connection
+_CANCELLED = ("CANCELLED", "REVOKED")
+
+
+def settle(store: Store, states: list[dict[str, Any]], *, patient: bool = True) -> None:
+    """Say in each record what has become of the run, and in its `asked` who says so; ended runs stay as they are.
+
+    `patient`: where only signs of life can tell, wait for one.
+    """
+    me, reports = lease.owner(""), dict[str, slurm.Report]()
+    doubtful = []
+    for state in states:
+        state.setdefault("asked", [])
+        if state["state"] not in ("running", "queued", "requeue"):
+            continue
+        gone = _driver(state, me) if state["state"] == "running" else None
+        if gone is None and state.get("job"):
+            gone = _queue(state, reports)
+        if gone is None and state["state"] == "running":
+            doubtful.append(state)
+        if state["state"] == "running":
+            _ray(store.run_dir(state["id"]), state)
+    if doubtful and patient:
+        _signs(store, doubtful)
+
+
+def _driver(state: dict[str, Any], me: Owner) -> bool | None:
+    """Whether the driver's process is gone, as far as the kernel of this machine knows."""
+    given = {f.name: state[f.name] for f in fields(Owner) if state.get(f.name) is not None}
+    try:
+        gone = Owner(**{"run": state["id"], "started": None, **given}).is_gone(me)
+    except (TypeError, ValueError) as e:
+        state |= {"state": "unreadable", "message": f"its record is damaged: {e}"}
+        return None
+    who = f"process {state['pid']} on {state['host']}"
+    if gone:
+        state["state"] = "died"
+    answer = {None: "cannot be asked from here", True: "is gone", False: "lives"}[gone]
+    state["asked"].append(f"{who} {answer}")
+    return gone
+
+
+def _queue(state: dict[str, Any], reports: dict[str, slurm.Report]) -> bool | None:
+    """Whether the run's job is gone, as far as Slurm knows: it lasts as long as its driver, and through all turns."""
+    job = str(state["job"])
+    if job not in reports:
+        try:
+            reports[job] = slurm.report(job)
+        except FmtrainError as e:
+            reports[job] = slurm.Report(slurm.UNKNOWN, reason=str(e))
+    found = reports[job]
+    if found.state == slurm.UNKNOWN and "Invalid job id" not in found.reason:
+        state["asked"].append(f"Slurm gives no answer on job {job}: {found.reason or 'it says nothing of it'}")
+        return None
+    forgotten = found.state == slurm.UNKNOWN
+    state["asked"].append(f"Slurm has forgotten job {job}" if forgotten else f"Slurm: job {job} is {found.state}")
+    if forgotten or found.ended:
+        cancelled = found.state.startswith(_CANCELLED)
+        ended = {"running": "died", "queued": "failed", "requeue": "requeue"}[state["state"]]
+        state["state"] = "cancelled" if cancelled else ended
+        state.setdefault("message", "the job ended before its run did; the same command goes on from what is saved")
+        return True
+    if found.state == "PENDING":
+        state["state"] = "queued"
+    return False
+
+
+def _signs(store: Store, doubtful: list[dict[str, Any]]) -> None:
+    """Look for a sign of life of the runs that hold a lease; no two machines' clocks are compared."""
+    first, deadline = lease.signs(store.root / "leases"), time.monotonic() + WATCHED
+    waiting = [state for state in doubtful if state["id"] in first]
+    while waiting and time.monotonic() < deadline:
+        time.sleep(BEAT / 4)
+        now = lease.signs(store.root / "leases")
+        for state in waiting:
+            if now.get(state["id"], 0) != first[state["id"]]:
+                state["asked"].append("its lease has given a sign of life")
+        waiting = [state for state in waiting if now.get(state["id"], 0) == first[state["id"]]]
+    for state in doubtful:
+        if state["id"] not in first:
+            state["asked"].append("it holds no lease, whose signs of life would tell")
+        elif state in waiting:
+            state["asked"].append(f"its lease gave no sign of life in {WATCHED:.0f} s")
+        if state["id"] not in first or state in waiting:
+            state["state"] = "unknown"
+
+
+def _ray(folder: Path, state: dict[str, Any]) -> None:
+    """Say where the Ray that the run was told to use takes no connection."""
+    try:
+        address = read_json(folder / "config.json")["launch"].get("address")
+    except (StoreError, KeyError, TypeError, AttributeError):
+        return
+    host, _, port = str(address or "").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT).close()
+    except (OSError, OverflowError) as e:
+        state["asked"].append(f"Ray at {address} takes no connection: {e}")
