@@ -115,6 +115,7 @@ def meeting(shared: Path | None = None) -> Iterator[Path]:
         finally:
             os.close(fd)
         return
+    shared.mkdir(mode=0o700, parents=True, exist_ok=True)  # before any rank has logged there
     path = shared / f"meeting-{secrets.token_hex(8)}"
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW, 0o600))
     try:

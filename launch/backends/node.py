@@ -131,7 +131,11 @@ def await_nodes(want: int, seconds: float) -> int:
     import ray
 
     end = time.monotonic() + seconds
-    ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as e:
+        print(f"Ray does not answer: {str(e).splitlines()[0]}", file=sys.stderr)
+        return 1
     while True:
         up = sorted(n["NodeManagerHostname"] for n in ray.nodes() if n["Alive"])
         if len(up) >= want:

@@ -31,12 +31,14 @@ def test_two_nodes_to_a_published_model(cluster: Cluster, tmp_path: Path) -> Non
 
 
 def test_the_code_of_a_failed_stage_comes_through(cluster: Cluster, tmp_path: Path) -> None:
-    """A module that does not exist: input data, 3, before the job; a learning rate that explodes: 4."""
+    """A module that does not exist: input data, 3, before the job; weights that explode: 4, and no other turn."""
     bad = fmtrain("run", *SLURM, f"store={tmp_path}", "data.modules=[nowhere]", "--wait", timeout=600)
     assert bad.returncode == 3
-    failed = fmtrain("run", *SLURM, f"store={tmp_path}", "stages.pretrain.optim.lr=1e30", "--wait", timeout=600)
+    explode = ["stages.pretrain.optim.lr=10", "stages.pretrain.optim.weight_decay=1000"]
+    failed = fmtrain("run", *SLURM, f"store={tmp_path}", *explode, "--wait", timeout=600)
     assert failed.returncode == 4, failed.stdout + failed.stderr
     assert "pretrain failed" in failed.stdout + failed.stderr
+    assert [len(turns.read_text().splitlines()) for turns in tmp_path.glob("runs/*/turns.jsonl")] == [2]
 
 
 def test_a_job_with_no_way_to_the_hub_knows_what_was_submitted(cluster: Cluster, tmp_path: Path) -> None:

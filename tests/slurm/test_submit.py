@@ -69,6 +69,7 @@ import os, ray
 ray.init(log_to_driver=False)
 folder = ray._private.worker.global_worker.node.get_temp_dir_path()
 look = ray.remote(lambda: (os.nice(0), oct(os.stat(os.path.dirname(folder)).st_mode), os.environ.get("PLANTED_KEY")))
+print(os.environ["FMTRAIN_TUNNEL"])
 names = ("FMTRAIN_STORE", "RAY_ADDRESS", "A", "PLANTED_KEY")
 print(*(os.environ.get(name) for name in names), *ray.get(look.remote()), sep="|")
 """
@@ -92,7 +93,7 @@ def test_a_bare_environment_and_a_careless_setup(
     out = capsys.readouterr().out
     assert "\n[]\n" in out
     assert re.search(rf"^{tmp_path}/a store\|127\.0\.0\.1:\d+\|b c\|x\|0\|0o40700\|None$", out, re.M), out
-    assert "ssh -N -L 8265:127.0.0.1:" in out
+    assert re.search(r"^ssh -N -L 8265:127\.0\.0\.1:\d+ -J login n\d, then http://127\.0\.0\.1:8265 ", out, re.M)
 
 
 @pytest.mark.parametrize(

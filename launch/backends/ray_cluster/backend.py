@@ -4,6 +4,7 @@ It waits for nothing without hearing its signals: `check` is called at every tur
 """
 
 import contextlib
+import os
 import socket
 import subprocess
 import time
@@ -139,6 +140,8 @@ class RayBackend:
         if ready["dashboard"]:
             asks = f"; it asks for the token that stands in {start.token}" if start.token else ""
             self.notes.append(f"dashboard http://{ready['dashboard']}{asks}")
+            if way := os.environ.get("FMTRAIN_TUNNEL"):  # a queue job's: it listens on loopback there
+                self.notes.append(f"from elsewhere {way}")
 
     def node_cpus(self, gpus: int) -> int:
         """The most that one process with so many GPUs can have."""

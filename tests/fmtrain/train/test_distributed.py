@@ -71,7 +71,7 @@ def two_machines(folder: Path) -> Iterator[list[list[str]]]:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to make network namespaces")
 def test_ranks_on_two_machines_meet_by_the_network_between_them(tmp_path: Path) -> None:
-    with two_machines(tmp_path) as machines, meeting(tmp_path) as file:
+    with two_machines(tmp_path) as machines, meeting(tmp_path / "logs" / "a stage") as file:
         assert file.stat().st_mode & 0o077 == 0
         started = []
         for rank, machine in enumerate(machines):
