@@ -8,6 +8,7 @@ Copies are not looked for here. An earlier corpus to deduplicate against passes 
 """
 
 import base64
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -36,6 +37,8 @@ from fmtrain.schema.corpus import CorpusJob
 # what a document of the artifact may carry
 _META = ("url", "date", "license", "language", "language_score", "score", "toxicity_score", "title")
 _PENDING = 4096  # index records written at a time
+NAMED = 10_000  # unreadable records of each reason that the quarantine holds, the first; all are counted
+SHOWN, BRIEF = 100, 1023  # the first of a reason with all bytes that were kept, the others with so many
 _EARLY = 1000  # unreadable records of one task from which it may give up before its end
 
 
@@ -63,6 +66,7 @@ class _Out:
         self.order = files.enter_context(runs.Writer(task.scratch, f"{task.rank:05d}", ORDER))
         self.index, self.job, self.rank, self.sources = index, job, task.rank, dict[str, int]()
         self.number, self.pending = 0, list[tuple[int | None, bytes]]()
+        self.faults = Counter[str]()  # of the unit that is read, by reason
 
     def keep(self, doc: Document, key: int, *, earlier: bool = False) -> None:
         """Write a document and its index record."""
@@ -109,11 +113,16 @@ class _Out:
         self.dropped.put(key, row)
 
     def fault(self, fault: Fault, key: int) -> None:
+        """Quarantine a fault, unless a unit alone has more of its reason than all of them may name."""
+        self.faults[fault.reason] += 1
+        if (number := self.faults[fault.reason]) > NAMED:
+            return
+        data = fault.data if number <= SHOWN else fault.data[:BRIEF]
         self.quarantine.put(
             key,
             {
                 "file": fault.file, "line": fault.line, "offset": fault.offset, "reason": fault.reason,
-                "detail": fault.detail, "bytes": base64.b64encode(fault.data).decode(),
+                "detail": fault.detail, "bytes": base64.b64encode(data).decode(),
             },
         )  # fmt: skip
 
@@ -142,7 +151,7 @@ def read_task(task: Task, item: ReadItem) -> Counts:
 
 def _read(task: Task, item: ReadItem, out: _Out, account: Account) -> None:
     chain = filters.Chain(item.job.filter, account)
-    for record in _records(task, item, account):
+    for record in _records(task, item, account, out.faults):
         if isinstance(record, Fault):
             account.faults[record.reason] += record.records
             out.fault(record, order_key(item.files[record.file], record.offset))
@@ -165,8 +174,9 @@ def _read(task: Task, item: ReadItem, out: _Out, account: Account) -> None:
     account.reports.update(chain.reports())
 
 
-def _records(task: Task, item: ReadItem, account: Account) -> Iterator[Document | Fault]:
+def _records(task: Task, item: ReadItem, account: Account, faults: Counter[str]) -> Iterator[Document | Fault]:
     for unit in item.units:
+        faults.clear()
         unit = replace(unit, alive=lambda: task.tick(account.records, account.bytes))
         for record in sources.read(item.job.data, unit, on_hash=account.hashes.add):
             account.records += record.records if isinstance(record, Fault) else 1

@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import functools
 import re
+import shlex
 import types
 import typing
 from importlib import resources
@@ -94,13 +95,16 @@ def parse(overrides: list[str]) -> list[Override]:
 def _unparsed(text: str) -> str:
     """What to say of an override that Hydra's grammar does not have."""
     key, equals, value = text.partition("=")
+    if any("\udc80" <= letter <= "\udcff" for letter in value):
+        return f"{text}: a name that is no UTF-8, and settings are kept as UTF-8; rename the file, or link to it"
     if equals and key.endswith("+"):
         return f"{text!r}: a list is given whole: {key[:-1]}=[a,b] (docs/corpus says what each preset of rules holds)"
     if equals and key and value:
         quoted = _quoted(value)
-        if value[:1] == "[":
-            quoted = "[" + ",".join(_quoted(v.strip()) for v in value.strip("[]").split(",")) + "]"
-        return f'{text!r} cannot be read: a value with odd characters needs quotes within quotes: "{key}={quoted}"'
+        if value[0] == "[" and value[-1] == "]":
+            quoted = "[" + ",".join(_quoted(v.strip()) for v in value[1:-1].split(",")) + "]"
+        word = _shell_word(f"{key}={quoted}")
+        return f"{text!r} cannot be read: a value with odd characters needs quotes within quotes: {word}"
     group = next((g for g in ("recipe", *GROUPS) if text in options(g)), None)
     if group is not None:
         return f"{text!r} is no KEY=VALUE; did you mean {f'{group}={text}'!r}?"
@@ -108,7 +112,16 @@ def _unparsed(text: str) -> str:
 
 
 def _quoted(value: str) -> str:
-    return "'" + value.strip("'\"").replace("'", "\\'") + "'"
+    """A value in Hydra's quotes, in which a backslash counts only before a quote; quotes around it already are none."""
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        value = value[1:-1]
+    value = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    return "'" + value + "\\" * (len(value) - len(value.rstrip("\\"))) + "'"
+
+
+def _shell_word(text: str) -> str:
+    """What to type in a shell for an argument: double quotes where nothing in them is special."""
+    return shlex.quote(text) if set(text) & set('"$`\\!') else f'"{text}"'
 
 
 def options(group: str) -> list[str]:
@@ -150,8 +163,12 @@ def _check_value(override: Override, base: dict[str, Any]) -> None:
     value = line.partition("=")[2] if line else ""
     if override.is_sweep_override():
         if isinstance(_node(base, key), list):
-            raise ConfigError(f"{line}: {key} is a list; did you mean '{key}=[{value}]'?")
-        raise ConfigError(f'{line}: sweeps are not run; give one value, or quote it: "{key}={_quoted(value)}"')
+            raise ConfigError(
+                f"{line}: {key} is a list; did you mean {_shell_word(f'{key}=[{value}]')}? For one value with a comma "
+                f"in it: {_shell_word(f'{key}={_quoted(value)}')}"
+            )
+        word = _shell_word(f"{key}={_quoted(value)}")
+        raise ConfigError(f"{line}: sweeps are not run; give one value, or quote it: {word}")
     if last == "name" and _class_at(parent, base) in KINDS:
         raise ConfigError(f"{line}: {_choose(parent, value, base)}")
     if not isinstance(override.value(), (dict, type(None))):

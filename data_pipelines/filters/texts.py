@@ -5,36 +5,39 @@ data_pipelines/sources.
 """
 
 import bz2
-import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import zstandard
-
 from fmtrain.errors import InputError
+from fmtrain.run.unpack import CHUNK, Damage, packing_of, unpack
 
 ROWS = (".jsonl", ".json", ".txt", ".tsv")  # what `rows` reads, each also with one of PACKED
 PACKED = (".gz", ".bz2", ".zst")
+_MOST = 1 << 30  # bytes of a file's content
 
 
 def text(path: str | Path) -> str:
     """The whole file, unpacked by its ending, as UTF-8."""
     path = Path(path)
     try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = gzip.decompress(data)
-        elif path.suffix == ".bz2":
-            data = bz2.decompress(data)
-        elif path.suffix == ".zst":
-            data = zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True).read()
+        data = bytearray()
+        for chunk in _chunks(path):
+            data += chunk
+            if len(data) > _MOST:
+                raise InputError(f"{path} holds more than {_MOST >> 20} MiB; lists and evaluation rows are smaller")
         return data.decode("utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"{path} is not there; give the path of a file on this machine") from None
-    except (OSError, EOFError, zstandard.ZstdError, UnicodeDecodeError) as e:
+    except (OSError, EOFError, Damage, UnicodeDecodeError) as e:
         raise InputError(f"{path}: cannot be read ({e}); expected UTF-8 text, plain or as {', '.join(PACKED)}") from e
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    """The file's content, unpacked, a piece at a time."""
+    with bz2.open(path) if path.suffix == ".bz2" else open(path, "rb") as file:
+        yield from unpack(iter(lambda: file.read(CHUNK), b""), packing_of(path.name))
 
 
 def entries(path: str | Path) -> list[str]:
@@ -90,6 +93,6 @@ def _items(value: Any) -> Iterator[Any]:
 def _parsed(path: Path, number: int, content: str) -> Any:
     try:
         return json.loads(content)
-    except json.JSONDecodeError as e:
+    except (ValueError, RecursionError) as e:  # deep nesting; a number of thousands of digits
         at = f"{path}:{number}" if number else str(path)
         raise InputError(f"{at}: not JSON ({e}); rows that are plain text belong in a .txt file") from e

@@ -11,6 +11,7 @@ from fmtrain.run.stage import Source
 from fmtrain.schema.formats import form
 
 _SAMPLE = 1 << 18  # bytes at the start of a file, as it is stored
+_UNPACKED = 1 << 26  # bytes that the sample may give; of what expands further the number is too low
 _FILES = 16  # looked at; more are taken to be like them
 _LINES, _WHOLE = (".jsonl", ".json", ".ndjson"), (".txt", ".md")
 
@@ -31,11 +32,13 @@ def records(sources: Sequence[Source]) -> int | None:
 
 def _in_file(source: Source) -> float:
     """Lines of the file, if all of it is like its start."""
-    lines = 0
+    lines = size = 0
     start = b""
     with contextlib.suppress(OSError), open_input(source.path) as file:  # its reader says what is wrong with a file
         start = file.read(_SAMPLE)
     with contextlib.suppress(Damage):  # the sample ends in the middle of compressed data
         for chunk in unpack(iter([start]), form(source.name, source.path)[1]):
-            lines += chunk.count(b"\n")
+            lines, size = lines + chunk.count(b"\n"), size + len(chunk)
+            if size > _UNPACKED:
+                break
     return lines * source.size / max(len(start), 1)

@@ -14,10 +14,12 @@ import xxhash
 
 from data_pipelines.document import Document
 from data_pipelines.sources.records import RAW_BYTES, Fault
+from fmtrain.run.mistaken import START, mistaken
+from fmtrain.run.unpack import PACKINGS, packing_of
 from fmtrain.schema.sources import Keys
 
 _YEAR_9999 = 253_402_300_800  # in seconds since 1970
-_PACKINGS, _ABSENT = (".gz", ".zst"), object()
+_ABSENT = object()
 
 
 class Fields:
@@ -41,8 +43,17 @@ class Fields:
             row = orjson.loads(content)
         except orjson.JSONDecodeError as e:
             reason, detail = _why(content, e)
-            return Fault(self.file, line, offset, reason, detail, content[:RAW_BYTES])
+            return Fault(self.file, line, offset, reason, self._other(offset, content) or detail, content[:RAW_BYTES])
+        if not isinstance(row, dict) and (other := self._other(offset, content)):
+            return Fault(self.file, line, offset, "not_an_object", other, content[:RAW_BYTES])
         return self.document(row, line, offset, lambda: content[:RAW_BYTES])
+
+    def _other(self, offset: int, content: bytes) -> str | None:
+        """What a file is that does not begin with a record: the word that helps most."""
+        if offset:
+            return None
+        what = mistaken(content[:START], self.file, bool(packing_of(self.file)))
+        return f"the file {what}" if what else None
 
     def document(self, row: Any, line: int, offset: int, raw: Callable[[], bytes]) -> Document | Fault:
         """The document of a decoded row; `raw` gives its bytes where it has none."""
@@ -101,8 +112,8 @@ def source_of(file: str) -> str:
     first, _, rest = file.rpartition("://")[2].partition("/")
     if rest:
         return first
-    for packing in _PACKINGS:
-        first = first.removesuffix(packing)
+    for packing in PACKINGS:
+        first = first[: -len(packing)] if first.lower().endswith(packing) else first
     return first.rpartition(".")[0] or first
 
 

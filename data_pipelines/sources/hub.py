@@ -12,8 +12,8 @@ from typing import Any
 
 from data_pipelines.document import Document
 from data_pipelines.sources.fields import Fields
-from data_pipelines.sources.parquet import rows
-from data_pipelines.sources.records import RAW_BYTES, Fault, OnHash, Unit
+from data_pipelines.sources.parquet import bounded, record
+from data_pipelines.sources.records import Fault, OnHash, Unit
 from fmtrain.errors import InputError, Unavailable
 from fmtrain.run.remote import hub_failure
 from fmtrain.run.sources import HUB, changed, identify_folder
@@ -39,8 +39,8 @@ def read(data: Hub, unit: Unit, on_hash: OnHash) -> Iterator[Document | Fault]:
             for table in stream.shard(num_shards=shards, index=shard):  # of one row
                 unit.alive()
                 if by_shard or row % unit.stride == unit.offset:
-                    for item in rows(table):
-                        yield _record(fields, item, shard * _ROWS + row)
+                    for item in bounded(table, data.max_line_mb * 1_000_000):
+                        yield record(fields, item, shard * _ROWS + row)
                 row += 1
         except errors as e:
             if unit.source.path.startswith(HUB) and (lost := _connection(e)) is not None:
@@ -52,12 +52,6 @@ def read(data: Hub, unit: Unit, on_hash: OnHash) -> Iterator[Document | Fault]:
         now = identify_folder(unit.source.path, unit.source.name)
         if now.stamp != unit.source.stamp:
             raise changed(unit.source, "its files are others")
-
-
-def _record(fields: Fields, item: dict[str, Any] | UnicodeDecodeError, place: int) -> Document | Fault:
-    if isinstance(item, UnicodeDecodeError):
-        return Fault(fields.file, 0, place, "not_utf8", item.reason, item.object[:RAW_BYTES])
-    return fields.document(item, 0, place, lambda: repr(item).encode()[:RAW_BYTES])
 
 
 def _open(data: Hub, unit: Unit) -> Any:

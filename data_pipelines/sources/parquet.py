@@ -47,8 +47,8 @@ def read(data: Keys, unit: Unit, file: BinaryIO) -> Iterator[Document | Fault]:
             for batch in _batches(table, pages, group, columns):
                 unit.alive()
                 allowance.take(batch.nbytes + _ROW * batch.num_rows)
-                for item in _bounded(batch, data.max_line_mb * 1_000_000):
-                    yield _record(fields, item, nested, row)
+                for item in bounded(batch, data.max_line_mb * 1_000_000):
+                    yield record(fields, item, row, nested)
                     row += 1
         except (Bomb, Damage) as e:
             left = first + groups[group] - row + sum(groups[group + unit.stride :: unit.stride])
@@ -60,9 +60,10 @@ def read(data: Keys, unit: Unit, file: BinaryIO) -> Iterator[Document | Fault]:
             yield Fault(name, 0, row, "damaged", detail, records=max(left, 1))
 
 
-def _record(
-    fields: Fields, item: "dict[str, Any] | UnicodeDecodeError | int", nested: dict[str, Any], row: int
+def record(
+    fields: Fields, item: "dict[str, Any] | UnicodeDecodeError | int", row: int, nested: dict[str, Any] | None = None
 ) -> Document | Fault:
+    """What an item of `bounded` gives, at its place; `nested` is added to a row."""
     if isinstance(item, int):
         return Fault(fields.file, 0, row, "record_too_long", f"{item} bytes, more than data.max_line_mb allows")
     if isinstance(item, UnicodeDecodeError):
@@ -98,7 +99,7 @@ def _batches(table: Any, pages: Pages, group: int, columns: list[str]) -> Iterat
             rows = e.rows
 
 
-def _bounded(batch: Any, limit: int) -> Iterator["dict[str, Any] | UnicodeDecodeError | int"]:
+def bounded(batch: Any, limit: int) -> Iterator["dict[str, Any] | UnicodeDecodeError | int"]:
     """The rows of a batch, or how many bytes one has that is over the limit."""
     if batch.nbytes <= limit:
         yield from rows(batch)

@@ -104,7 +104,7 @@ def _records(buffer: _Buffer, name: str, limit: int, alive: Callable[[], None]) 
             begin, head = buffer.offset, buffer.head()
             if not head:
                 return
-            length = re.search(rb"(?im)^content-length:\s*(\d+)\s*$", head)
+            length = re.search(rb"(?im)^content-length:\s*(\d{1,15})\s*$", head)
             kind = re.search(rb"(?im)^warc-type:\s*(\w+)", head)
             if not head.startswith(b"WARC/1.") or not _END_OF_HEAD.search(head) or not length or not kind:
                 lost = buffer.to_mark()

@@ -27,7 +27,7 @@ from data_pipelines.dedup import Result as Copies
 from data_pipelines.dedup import deduplicate, spans
 from data_pipelines.lines import merge_sorted
 from data_pipelines.parts import STEP, Parts
-from data_pipelines.read import ReadItem, bad, place_of, read_task, too_many
+from data_pipelines.read import BRIEF, NAMED, SHOWN, ReadItem, bad, place_of, read_task, too_many
 from data_pipelines.schedule import Scheduler, parts_key
 from data_pipelines.sources import READERS, deal, estimate
 from data_pipelines.words import version
@@ -38,7 +38,7 @@ from fmtrain.run.remote import is_url, plain
 from fmtrain.run.sources import BESIDE, HUB, check_unchanged
 from fmtrain.run.stage import Source, Stage
 from fmtrain.run.storage import read_json, write_json
-from fmtrain.run.worker import Result, announce
+from fmtrain.run.worker import Result, announce, tell
 from fmtrain.schema import plugins
 from fmtrain.schema.corpus import CorpusJob, Plugin
 from fmtrain.schema.load import dump, identity, load
@@ -83,6 +83,7 @@ def run(stage: Stage) -> Result:
     for alarm in alarms:
         announce(stage, f"warning: {alarm}")
     _write_account(stage, job, account, copies, alarms, inputs)
+    _tell(stage, account, found)
     return Result(_counts(account, found, sizes, rows, quarantined), _metrics(account, found, copies), versions)
 
 
@@ -203,12 +204,17 @@ def _check_sides(account: Account, found: Survey, job: CorpusJob) -> None:
 
 
 def _quarantine(path: Path, parts: Parts) -> int:
-    number = 0
+    """The first unreadable records of each reason, in the input's order; how many there are in the file."""
+    met = Counter[str]()
     with open(path, "wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
         for fault in _faults(parts):
+            met[fault["reason"]] += 1
+            if met[fault["reason"]] > NAMED:
+                continue
+            if met[fault["reason"]] > SHOWN:
+                fault["bytes"] = fault["bytes"][: 4 * BRIEF // 3]
             packed.write(orjson.dumps(fault) + b"\n")
-            number += 1
-    return number
+    return sum(min(number, NAMED) for number in met.values())
 
 
 def _alarms(account: Account, job: CorpusJob, copies: Copies) -> list[str]:
@@ -248,6 +254,14 @@ def _write_account(
     card.write(stage.out, data)
 
 
+def _tell(stage: Stage, account: Account, found: Survey) -> None:
+    """One line: what became of all records."""
+    named = {"blank_line": "blank lines"}
+    gone = {named.get(reason, f"unreadable: {reason}"): n for reason, n in sorted(account.faults.items())}
+    gone |= {f"dropped by {level.name}": level.reasons.total() for level in account.levels}
+    tell(stage, "records", account.records, gone | {"held out": found.kept[True][0], "kept": found.kept[False][0]})
+
+
 def _published(job: CorpusJob) -> dict[str, Any]:
     """The configuration without what may be secret in it: the signature of a URL."""
     config: dict[str, Any] = redact.shown_in(dump(job))
@@ -269,6 +283,7 @@ def _counts(account: Account, found: Survey, sizes: dict[bool, int], rows: int, 
         "heldout_documents": heldout,
         "heldout_bytes": sizes[True],
         "quarantined": quarantined,
+        "unreadable": account.faults.total(),
         "dropped_documents": rows,
         "dropped": {r: n for level in account.levels for r, n in sorted(level.reasons.items()) if n},
         "heldout_copies": found.heldout_copies,

@@ -91,6 +91,16 @@ def require(selected: Selected[Any], path: Path, sequence_length: int) -> None:
         )
 
 
+def told(counts: dict[str, int], sequence_length: int) -> dict[str, int]:
+    """The counts of `Selected` in words, for the one line that says what became of all rows."""
+    return {
+        f"longer than sequence_length={sequence_length}": counts["too_long"],
+        "refused by the chat template (the log names the first)": counts["refused"],
+        "not needed for max_rows": counts["not_needed"],
+        "used": counts["rows"],
+    }
+
+
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of one of our own JSON-lines files; StoreError names the line that is damaged."""
     try:

@@ -5,7 +5,7 @@ Takes the rows that DPO will take, by the same function; held-out rows are all t
 
 import json
 
-from fmtrain.data.rows import PreferenceRow, preference_rows
+from fmtrain.data.rows import PreferenceRow, preference_rows, told
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.evaluate.preference import score_pairs
 from fmtrain.evaluate.scoring import numerics, row_length, use_all_cpus
@@ -13,7 +13,7 @@ from fmtrain.models import load_model, load_tokenizer
 from fmtrain.models.device import device
 from fmtrain.run.stage import Stage
 from fmtrain.run.storage import write_text
-from fmtrain.run.worker import Progress, Result
+from fmtrain.run.worker import Progress, Result, tell
 from fmtrain.schema.evaluation import ReferenceJob
 
 FILE = "reference.jsonl"
@@ -39,6 +39,7 @@ def run(stage: Stage) -> Result:
         found = preference_rows(path, tokenizer, job.sequence_length, limit)
         rows += found.rows
         counts |= {f"{split}_{name}": n for name, n in found.counts.items()}
+        tell(stage, f"{split} rows", sum(found.counts.values()), told(found.counts, job.sequence_length))
     if not rows:
         raise InputError(
             f"{stage.input('examples')} gives no preference row of at most stages.reference.sequence_length="

@@ -3,6 +3,7 @@
 import codecs
 import re
 import shlex
+import sys
 
 START = 4096  # bytes of the content that are looked at
 _PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "Zstandard"}
@@ -81,7 +82,7 @@ def _made_by(what: str, command: str, packed: bool) -> str:
 
 
 def _python(code: str, path: str) -> str:
-    return f"python3 -c {shlex.quote(code)} {shlex.quote(path)}"
+    return f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} {shlex.quote(path)}"
 
 
 def _iconv(name: str, path: str) -> str:

@@ -14,8 +14,8 @@ def form(name: str, path: str) -> tuple[str, str]:
     if (own := plugins.reader_of(name)) is not None:
         return own, ""
     last = PurePosixPath(name)
-    packing = last.suffix if last.suffix in PACKINGS else ""
-    kind = PurePosixPath(last.name.removesuffix(packing)).suffix.lower()
+    packing = last.suffix.lower() if last.suffix.lower() in PACKINGS else ""
+    kind = (PurePosixPath(last.stem) if packing else last).suffix.lower()
     if kind not in FORMATS or (packing and kind == ".parquet"):
         raise InputError(
             f"{path}: data.files takes {', '.join(k for k in FORMATS if k != '.parquet')}, each also as "

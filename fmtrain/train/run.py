@@ -7,12 +7,13 @@ from dataclasses import replace
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from fmtrain.data.rows import told
 from fmtrain.errors import ConfigError
 from fmtrain.models import build_model, check_fits, load_model, load_tokenizer, save_model
 from fmtrain.models.device import device
 from fmtrain.objectives import OBJECTIVES, CollateContext
 from fmtrain.run.stage import Stage
-from fmtrain.run.worker import Progress, Result, announce
+from fmtrain.run.worker import Progress, Result, announce, tell
 from fmtrain.schema.training import TrainJob
 from fmtrain.train.distributed import keep_memory, set_threads, start
 from fmtrain.train.engine import DeepSpeedEngine
@@ -50,6 +51,8 @@ def train(stage: Stage, job: TrainJob, settings: Settings) -> Result:
     if metrics is not None:
         metrics.resume(begin)
         print(f"{parameters:,} parameters, {len(rows):,} rows, steps {begin} to {steps}", flush=True)
+        if "too_long" in rows.counts:
+            tell(stage, "rows", sum(rows.counts.values()), told(rows.counts, job.stage.sequence_length))
         if cfg.schedule != job.stage.schedule:
             announce(stage, shorter_warmup(job.stage, stage.stage, steps, len(rows)))
     STOP.in_loop = True

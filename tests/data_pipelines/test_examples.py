@@ -197,8 +197,8 @@ def test_the_order_of_rows_changes_nothing(tmp_path: Path) -> None:
     [
         (b"", "hold no row at all. Expected JSON lines"),
         (b'{"q": "x", "a": "y"}\n' * 3, r"none of the 3 rows .*fits no form.*3 rows with the keys a, q\. Expected"),
-        (b"\n" + b'[\n {"prompt": "x"}\n]\n', r"is a JSON array.*python3 -c"),
-        (b'[{"prompt": "x", "completion": "y"}]', r"is a JSON array.*python3 -c"),
+        (b"\n" + b'[\n {"prompt": "x"}\n]\n', r"is a JSON array.* -c "),
+        (b'[{"prompt": "x", "completion": "y"}]', r"is a JSON array.* -c "),
     ],
 )  # fmt: skip
 def test_files_without_a_usable_row(tmp_path: Path, content: bytes, message: str) -> None:

@@ -1,6 +1,7 @@
 """Every option composes; every misspelt key is refused with the nearest; contradictions name both fields."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 from fmtrain.errors import ConfigError
 from fmtrain.schema.load import dump, load
 from fmtrain.schema.root import Root
+from fmtrain.schema.sources import Local
 from launch.compose import GROUPS, _slots, compose, known_keys, options
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -287,3 +289,25 @@ def test_values_out_of_range(overrides: list[str], names: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         compose(overrides)
     assert all(name in str(caught.value) for name in names), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a,b/rows.jsonl",
+        "[v2] data/rows.jsonl",
+        "it's.jsonl",
+        'a "b", c.jsonl',
+        "a{1}.jsonl",
+        "back\\slash, \\'.jsonl",
+        "$HOME,`x`.jsonl",
+    ],
+)
+def test_the_quoting_that_is_advised_works(name: str) -> None:
+    """As a shell reads it: the last word of the message names the very file."""
+    try:
+        root = compose(["data=local", f"data.files={name}"])
+    except ConfigError as e:
+        words = shlex.split(str(e)[str(e).rindex(": ") + 2 :])
+        root = compose(["data=local", *words])
+    assert isinstance(root.data, Local) and root.data.files == [name]

@@ -1,6 +1,7 @@
 """What a run reads: names do not depend on where files lie, patterns that match nothing are errors."""
 
 import gzip
+import os
 from pathlib import Path
 
 import pytest
@@ -155,3 +156,34 @@ def test_values_out_of_range(override: str, message: str) -> None:
 
 def test_no_document_need_be_held_out() -> None:
     assert compose(["recipe=corpus_web", "data=hub", "data.path=x", "data.heldout_modulus=0"]).data.heldout_modulus == 0
+
+
+def test_names_that_are_none(tmp_path: Path) -> None:
+    """Brackets that are letters, a folder of every name, and bytes that are no UTF-8, each with its mend."""
+    (tmp_path / "[v2] x").mkdir()
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / "[v2] x" / name).write_text("{}")
+    with pytest.raises(InputError, match=r"stands for one of the letters within; for the bracket itself write") as e:
+        sources(Local(files=[f"{tmp_path}/[v2] x/*.jsonl"]))
+    advised = str(e.value).rpartition(": '")[2].rstrip("'")
+    assert [s.name for s in sources(Local(files=[advised]))] == ["a.jsonl", "b.jsonl"]
+    assert [s.name for s in sources(Local(files=[f"{tmp_path}/[v2] x/a.jsonl"]))] == ["a.jsonl"]
+    with pytest.raises(ConfigError, match=r"^data\.files: an empty name; give a path") as e:
+        sources(Local(files=[""]))
+    assert "**" not in str(e.value)
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.jsonl")
+    Path(odd).write_text("{}")
+    with pytest.raises(InputError, match=r"the name is no UTF-8.*rename the file"):
+        sources(Local(files=[f"{tmp_path}/*.jsonl"]))
+    with pytest.raises(ConfigError, match="a name that is no UTF-8"):
+        compose(["data=local", f"data.files={odd}"])
+
+
+def test_a_folder_is_entered_once_through_whatever_links(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "r.jsonl").write_text("{}")
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "beside").symlink_to(tmp_path / "a" / "b")
+    found = sources(Local(files=[f"{tmp_path}/a/**/*.jsonl", f"{tmp_path}/**/b/*.jsonl"]))
+    assert [s.name for s in found] == ["r.jsonl"]
+    assert [s.name for s in sources(Local(files=[f"{tmp_path}/beside/**/*"]))] == ["r.jsonl"]

@@ -1,6 +1,8 @@
 """Parquet: only the columns asked for, row groups shared among tasks, what does not decode quarantined."""
 
 import datetime
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +116,66 @@ def test_a_cut_file_is_a_fault(tmp_path: Path, cut: int) -> None:
     path.write_bytes(path.read_bytes()[:cut])
     (fault,) = read(path, 2)
     assert isinstance(fault, Fault) and fault.reason == "damaged" and "no Parquet file" in fault.detail
+
+
+def _peak(path: Path) -> tuple[str, int]:
+    """What a process of its own makes of a file: a count of each reason, and its peak memory in MB."""
+    code = (
+        "import collections, re, sys; from data_pipelines import sources; from fmtrain.run.sources import identify;"
+        "from fmtrain.schema.sources import Local;"
+        "unit = sources.Unit(identify(sys.argv[1], 'a.parquet'), 1, 0, 0);"
+        "found = collections.Counter(getattr(r, 'reason', 'document') for r in sources.read(Local(), unit));"
+        "print(sorted(found.items()), re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    found, _, peak = done.stdout.strip().rpartition(" ")
+    return found, int(peak) // 1000
+
+
+def _rows(path: Path, column: pa.Array, **options: Any) -> None:
+    pq.write_table(pa.table({"text": column}), path, compression="zstd", **options)
+
+
+@pytest.mark.parametrize(
+    ("case", "found"),
+    [
+        ("one text of 50 MB, 64 times", "[('document', 5), ('expands', 1)]"),
+        ("one text of 90 MB, 64 times", "[('expands', 1)]"),
+        ("prefixes", "[('expands', 1)]"),
+        ("nulls", "[('expands', 1), ('text_not_a_string', 11"),
+        ("an endless list", "[('text_not_a_string', 1)]"),
+        ("a footer", "[('damaged', 1)]"),
+    ],
+)
+def test_a_small_file_does_not_grow(tmp_path: Path, case: str, found: str) -> None:
+    """Some kilobytes took 5 GB: a batch held a copy of what the file holds once for each of its rows."""
+    path = tmp_path / "a.parquet"
+    match case.split()[0]:
+        case "one":
+            text = pa.array(["a" * (int(case.split()[3]) * 1_000_000)])
+            _rows(path, pa.DictionaryArray.from_arrays(pa.array([0] * 64, pa.int32()), text),
+                  dictionary_pagesize_limit=1 << 30)  # fmt: skip
+        case "prefixes":
+            _rows(path, pa.array(["a" * 10_000_000] * 64), use_dictionary=False, column_encoding="DELTA_BYTE_ARRAY",
+                  data_page_size=1)  # fmt: skip
+        case "nulls":
+            _rows(path, pa.nulls(4_000_000, pa.string()))
+        case "an":
+            _rows(path, pa.array([["a" * 1000] * 300_000]))
+        case "a":
+            path.write_bytes(b"PAR1" + bytes(1000) + (1 << 30).to_bytes(4, "little") + b"PAR1")
+    assert path.stat().st_size < 200_000
+    said, peak = _peak(path)
+    assert said.startswith(found) and peak < 900, (said, peak)
+
+
+def test_a_row_over_the_limit_is_a_fault_and_large_pages_lose_nothing(tmp_path: Path) -> None:
+    texts = [f"{i}" * 20_000 for i in range(300)] + ["é" * 3_000_000] + [f"z{i}" for i in range(100)]
+    pq.write_table(pa.table({"text": texts, "id": [f"{i}" for i in range(401)]}), tmp_path / "a.parquet",
+                   row_group_size=350, write_batch_size=350, use_dictionary=False, data_page_size=1 << 30)  # fmt: skip
+    found = read(tmp_path / "a.parquet", 2, Local(max_line_mb=4))
+    (fault,) = [r for r in found if isinstance(r, Fault)]
+    assert (fault.reason, fault.offset) == ("record_too_long", 300) and "data.max_line_mb" in fault.detail
+    assert {r.id: r.text for r in found if isinstance(r, Document)} == {
+        f"{i}": text for i, text in enumerate(texts) if i != 300
+    }

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import itertools
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -274,12 +275,12 @@ def test_the_next_file_is_read_after_a_damaged_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", PACK)
 def test_a_long_line_is_a_fault_in_bounded_memory(tmp_path: Path, suffix: str) -> None:
-    """A line of 300 MB between two good ones, of 20 KB where it is compressed."""
+    """A line of 300 MB between two good ones, of 600 KB where it is compressed."""
     path = tmp_path / f"a.jsonl{suffix}"
     with {"": open, ".gz": gzip.open, ".zst": zstandard.open}[suffix](path, "wb") as f:  # type: ignore[operator]
         f.write(b'{"text": "before"}\n{"text": "')
-        for _ in range(300):
-            f.write(b"x" * 1_000_000)
+        for n in range(300):
+            f.write(random.Random(n).randbytes(2000).hex().encode() * 250)
         f.write(b'"}\n{"text": "behind"}\n')
     code = """
 import resource, sys
@@ -298,6 +299,18 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     expected = ("line_too_long", number, 19, 65536, "300000012 bytes, and data.max_line_mb allows 2000000")
     assert records == ["before", str(expected), "behind"]
     assert int(grown) < 30_000  # KiB
+
+
+def test_what_expands_too_far_gives_what_came_before(tmp_path: Path) -> None:
+    """What is honest at its start ends where it turns into a bomb: 240 MB in 30 KB."""
+    line = b'{"text": "' + b"again " * 10_000 + b'"}\n'
+    rows, bomb = lines_of(100), line * 4000
+    packed = zstandard.compress(rows) + zstandard.compress(bomb)
+    assert len(packed) < 200_000
+    *good, last = read(Local(), source(tmp_path / "a.jsonl.zst", packed))
+    assert texts(good)[:100] == texts(read(Local(), source(tmp_path / "b.jsonl", rows)))
+    assert isinstance(last, Fault) and last.reason == "expands" and len(good) < 2500
+    assert not faults(good)
 
 
 def test_a_changed_or_missing_file_is_an_error(tmp_path: Path) -> None:
