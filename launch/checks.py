@@ -17,7 +17,7 @@ from fmtrain.schema.together import check_ranks, check_stage
 from fmtrain.schema.training import Bert, Dpo, HuggingFace, Llama, Mlm, Model, Sft, TrainStage
 
 TRAINING = ("pretrain", "sft", "dpo")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # the name of a folder: file systems end at 255 bytes, or 143
 RANKS = re.compile("auto|[1-9][0-9]{0,5}")
 RANGES = (  # groups with a least and a greatest value of one thing
     ("stages.examples", "prompt"),
@@ -62,7 +62,8 @@ def _names(root: Root) -> None:
         key = f"stages.{stage}.artifact"
         if not NAME.fullmatch(config.artifact):
             raise ConfigError(
-                f"{key}={config.artifact!r}: expected letters, digits, '.', '_' and '-', e.g. {key}=my-{stage}"
+                f"{key}={config.artifact!r}: expected at most 128 letters, digits, '.', '_' and '-', "
+                f"e.g. {key}=my-{stage}"
             )
         kind = "model" if stage in TRAINING else stage
         if (kind, config.artifact) in seen:

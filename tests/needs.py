@@ -66,6 +66,7 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "slurm": hindrance,
     "users": _users,
     "compressors": _commands("gzip", "xz"),
+    "compiler": _commands("cc"),
     "data": _data,
     "models": _models,
 }

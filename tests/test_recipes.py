@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from fmtrain.run.lease import process_start
+from fmtrain.run.storage import user_umask
 from launch.backends.reaper import descendants
 from tests.conftest import fmtrain
 from tests.processes import Place
@@ -61,6 +62,11 @@ def test_every_stage_leaves_an_artifact_with_its_lineage(tiny_store: Path) -> No
     assert json.loads((folder / "run.json").read_text())["state"] == "done"
     assert (folder / "report.html").is_file() and (folder / "logs" / "sft" / "rank1.log").is_file()
     assert not list((tiny_store / "work").glob("*/*"))
+    runs = [p for p in (tiny_store / "runs").rglob("*") if p.stat().st_mode & 0o077]
+    assert runs == [], "a run is its user's alone"
+    mask = user_umask()
+    for path in (tiny_store / "artifacts").rglob("*"):
+        assert path.name == ".seen.json" or path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~mask
 
 
 def test_the_same_command_reuses_everything(store: Path) -> None:

@@ -41,6 +41,10 @@ class Store:
     def prepare(self) -> None:
         """Create the store's folders and prove that it can be written; StoreError says why not."""
         try:
+            str(self.root).encode()
+        except UnicodeEncodeError:
+            raise StoreError(f"the store {str(self.root)!r}: its path is not UTF-8; give another: store=PATH") from None
+        try:
             for name in ("artifacts", "work", "runs", "leases"):
                 shared_dir(self.root / name)
             probe = self.root / ".probe"

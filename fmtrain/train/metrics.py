@@ -1,4 +1,7 @@
-"""metrics.jsonl: a row an optimizer step, appended while training, cut back where a resumed run goes on."""
+"""metrics.jsonl: a row an optimizer step, appended while training, cut back where a resumed run goes on.
+
+A checkpoint holds a copy, hashed like all of it, and a resumed run goes on from that one.
+"""
 
 import json
 import os
@@ -32,9 +35,11 @@ class MetricsFile:
         self.path = path
         self._file: IO[str] | None = None
 
-    def resume(self, step: int) -> None:
-        """Drop the rows of `step` and later, and a line that a killed process left unfinished; then append."""
-        kept = [json.dumps(row) + "\n" for row in self.rows() if row["step"] < step]
+    def resume(self, step: int, checkpoint: Path | None = None) -> None:
+        """Begin with the rows before `step`, as the checkpoint's copy has them where there is one; then append."""
+        saved = checkpoint / FILE if checkpoint is not None else self.path
+        rows = _rows(saved if saved.exists() else self.path)  # an earlier version's checkpoint has no copy
+        kept = [json.dumps(row) + "\n" for row in rows if row["step"] < step]
         write_text(self.path, "".join(kept))
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - held while the stage trains
 
@@ -42,6 +47,11 @@ class MetricsFile:
         assert self._file is not None, "resume first"
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
+
+    def save(self, checkpoint: Path) -> Path:
+        """The copy in a checkpoint."""
+        write_text(checkpoint / FILE, self.path.read_text(encoding="utf-8"))
+        return checkpoint / FILE
 
     def sync(self) -> None:
         """To the disk, before a checkpoint that starts after these rows."""
@@ -54,15 +64,19 @@ class MetricsFile:
             self._file.close()
 
     def rows(self) -> list[Row]:
-        if not self.path.exists():
-            return []
-        found = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                break  # cut off in the middle by a kill: it and what follows is written again
-        return found
+        return _rows(self.path)
+
+
+def _rows(path: Path) -> list[Row]:
+    if not path.exists():
+        return []
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break  # cut off in the middle by a kill: it and what follows is written again
+    return found
 
 
 def summarise(rows: list[Row]) -> Summary:

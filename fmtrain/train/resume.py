@@ -15,6 +15,7 @@ from fmtrain.schema.training import Checkpoint as CheckpointConfig
 from fmtrain.schema.training import TrainStage
 from fmtrain.train.distributed import Group
 from fmtrain.train.engine import Engine
+from fmtrain.train.metrics import MetricsFile
 
 FOLDER = "checkpoints"
 
@@ -50,12 +51,15 @@ class Saver:
         self._note_versions(found.manifest)
         return found
 
-    def save(self, engine: Engine, step: int) -> None:
+    def save(self, engine: Engine, step: int, metrics: MetricsFile | None = None) -> None:
         """Write, agree, commit, prune: a rank whose disk is full ends all of them with the same message."""
         here = StepCheckpoints(self.folder)
         first = self.group.rank == 0
         path = Path(self.group.agree(self.folder, lambda: str(here.begin(step)) if first else None)[0])
-        parts = self.group.agree(self.folder, lambda: _described(path, engine.save(path)))
+        beside = [metrics.save] if metrics is not None else []
+        parts = self.group.agree(
+            self.folder, lambda: _described(path, [*engine.save(path), *(save(path) for save in beside)])
+        )
         files: Files = {name: entry for part in parts for name, entry in part.items()}
         manifest = Manifest(
             step=step,

@@ -49,7 +49,7 @@ def train(stage: Stage, job: TrainJob, settings: Settings) -> Result:
     loop = Loop(engine, group, objective, rows, context, cfg, settings, steps, where, lambda: STOP.requested)
     metrics = MetricsFile(stage.work_dir / FILE) if group.rank == 0 else None
     if metrics is not None:
-        metrics.resume(begin)
+        metrics.resume(begin, found.path if found is not None else None)
         print(f"{parameters:,} parameters, {len(rows):,} rows, steps {begin} to {steps}", flush=True)
         if "too_long" in rows.counts:
             tell(stage, "rows", sum(rows.counts.values()), told(rows.counts, job.stage.sequence_length))
@@ -113,9 +113,7 @@ def saving(saver: Saver, engine: DeepSpeedEngine, metrics: MetricsFile | None) -
     def save(step: int, must: bool) -> None:
         if must or saver.due(step):
             begun = time.perf_counter()
-            if metrics is not None:
-                metrics.sync()
-            saver.save(engine, step)
+            saver.save(engine, step, metrics)
             if metrics is not None:
                 print(f"step {step}: checkpoint saved in {time.perf_counter() - begun:.2f} s", flush=True)
 

@@ -8,7 +8,7 @@ import pytest
 
 from data_pipelines.schedule import Counts, Scheduler, Task
 from data_pipelines.tasks import MAX_RETRIES, Call, Done, Failure, Watch, attempt, publish
-from fmtrain.errors import InputError, StageFailed
+from fmtrain.errors import InputError, StageFailed, StoreError
 from fmtrain.run.stage import Stage
 from launch.terminal import progress_text
 from tests.data_pipelines.steps import drive
@@ -52,6 +52,48 @@ def test_another_key_starts_anew(scheduler: Scheduler) -> None:
     other = Scheduler(scheduler.stage, "other")
     with other:
         assert not scheduler.parts.exists() and other.parts.exists()
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[0] ^= 1
+    path.write_bytes(data)
+
+
+def double(task: Task, item: str) -> Counts:
+    """Makes of what the step before has left."""
+    text = (task.parts / "step" / "sub" / f"{item}.txt").read_text()
+    (task.scratch / f"{item}.txt").write_text(text + text)
+    return {"tasks": 1}
+
+
+@pytest.mark.parametrize("where", ["sub/1.txt", ".done/00001.json", "missing"])
+def test_a_part_that_has_changed_is_made_again_with_all_that_follows(
+    where: str, scheduler: Scheduler, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with scheduler:
+        scheduler.run("step", write, ["a", "b"])
+        scheduler.run("next", double, ["0", "1"])
+    if where == "missing":
+        (scheduler.parts / "step" / "sub" / "1.txt").unlink()
+    else:
+        flip(scheduler.parts / "step" / where)
+    for rank in range(2):
+        (scheduler.parts / f"ran-{rank}").unlink()
+    again = Scheduler(scheduler.stage, "key")
+    with again:
+        (again.parts / "next" / "0.txt").write_text("of something else")
+        again.run("step", write, ["a", "b"])
+        again.run("next", double, ["0", "1"])
+    assert not (again.parts / "ran-0").exists() and (again.parts / "ran-1").exists()
+    assert "it is made again, and what was made of it" in capsys.readouterr().err
+    assert [(again.parts / "next" / f"{n}.txt").read_text() for n in range(2)] == ["aa", "bb"]
+
+
+def test_a_part_that_changes_under_a_running_stage_ends_it(scheduler: Scheduler) -> None:
+    with pytest.raises(StoreError, match=r"1\.txt is not as its task left it"), scheduler:
+        scheduler.run("step", write, ["a", "b"])
+        flip(scheduler.parts / "step" / "sub" / "1.txt")
 
 
 @pytest.fixture(scope="module", params=["inline", "ray"])
