@@ -6,6 +6,7 @@ Knows `tokenizer.json` and the settings beside it. How a vocabulary is learnt is
 import json
 import shutil
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import tokenizers
 
 from data_pipelines.vocabulary import SPECIAL_TOKENS, Trained, special_tokens
 from fmtrain.errors import ConfigError, InputError
+from fmtrain.run.model_folder import model_files
 from fmtrain.run.storage import read_json, write_json, write_text
 
 TEMPLATE = Path(__file__).parent / "chat_template.jinja"
@@ -78,13 +80,14 @@ def copy(source: Path, folder: Path) -> bool:
     It is added where there is none and the tokenizer has the tokens that it is made of. To others the training wing
     gives a template of plain words when they are tuned on chats.
     """
+    found = files(source)
     for needed in ("tokenizer.json", "tokenizer_config.json"):
-        if not (source / needed).is_file():
+        if source / needed not in found:
             raise InputError(
                 f"tokenizer.path={source}: no {needed} there; expected a Hugging Face tokenizer folder. One with only "
                 "vocabulary files becomes one by AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
             )
-    for path in files(source):
+    for path in found:
         target = folder / path.relative_to(source)
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(path, target)
@@ -96,8 +99,8 @@ def copy(source: Path, folder: Path) -> bool:
 
 
 def files(source: Path) -> list[Path]:
-    """The files in `source` that make its tokenizer, sorted."""
-    return sorted([p for n in _FILES if (p := source / n).is_file()] + [p for g in _PATTERNS for p in source.glob(g)])
+    """The files in `source` that make its tokenizer, sorted; InputError where one leads out of it."""
+    return [source / n for n in model_files(source) if n in _FILES or any(fnmatchcase(n, p) for p in _PATTERNS)]
 
 
 def chat_template(folder: Path) -> str | None:

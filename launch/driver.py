@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,7 +25,7 @@ from fmtrain.run.lease import Lease
 from fmtrain.run.manifest import Artifact, Manifest, verify
 from fmtrain.run.remote import is_url
 from fmtrain.run.sources import BESIDE, HUB
-from fmtrain.run.stage import Stage, forget_secrets, write_stage
+from fmtrain.run.stage import Source, Stage, forget_secrets, write_stage
 from fmtrain.run.storage import disk_errors, list_files, private_dir, read_sealed, write_json
 from fmtrain.run.store import Store
 from fmtrain.run.worker import RESULT
@@ -182,7 +182,7 @@ class Driver:
         write_stage(
             folder,
             Stage(node.stage, node.spec.kind, node.name, step.fingerprint, self.run.id, dump(node.job), inputs, refs,
-                  node.sources, str(work), resources),
+                  [*node.sources, *_folders(step)], str(work), resources),
         )  # fmt: skip
         if step.action != "resume":
             (work / "code").write_text(step.code)  # what unfinished work was begun with
@@ -356,6 +356,12 @@ def _is_finished(work: Path) -> bool:
     print(f"warning: {why}; the end of the stage is made again", file=sys.stderr, flush=True)
     (work / RESULT).unlink()
     return False
+
+
+def _folders(step: Step) -> list[Source]:
+    """The files of the user's folders among a stage's inputs, for its worker to compare before it reads them."""
+    folders = {role: parent for role, parent in step.parents.items() if isinstance(parent, Folder)}
+    return [replace(f, name=f"{BESIDE}{role}:{f.name}") for role, folder in folders.items() for f in folder.files]
 
 
 def _folder(parent: Any) -> str:

@@ -5,9 +5,11 @@ Knows which stage needs what; knows nothing of the store, of processes or of wha
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from fmtrain.errors import ConfigError, InputError
+from fmtrain.run.model_folder import model_files
 from fmtrain.run.rows import LOOKED_AT, look
 from fmtrain.run.sources import BESIDE, HUB
 from fmtrain.run.stage import Source
@@ -16,9 +18,10 @@ from fmtrain.schema.corpus import CorpusJob, ExamplesJob, Existing, TokenizerJob
 from fmtrain.schema.evaluation import EvaluateJob, PublishJob, ReferenceJob
 from fmtrain.schema.root import Root
 from fmtrain.schema.sources import Local, Rows, Stdlib
-from fmtrain.schema.training import Dpo, HuggingFace, TrainJob
+from fmtrain.schema.training import Dpo, HuggingFace, Mlm, TrainJob
+from launch.base import base_files, check_base
 from launch.references import absolute, referenced_files
-from launch.sources import model_files, sources
+from launch.sources import sources
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,13 @@ class _Builder:
         if first is None or self.on[first].inputs.model is not None:
             return None
         model = self.on[first].model or self.root.model
-        return Folder(model.path, model_files(model.path)) if isinstance(model, HuggingFace) else None
+        if not isinstance(model, HuggingFace):
+            return None
+        files = base_files(model.path)
+        asking = [s for s in ("pretrain", "sft", "reference", "dpo") if s in self.on]
+        lengths = [(f"stages.{stage}.sequence_length", self.on[stage].sequence_length) for stage in asking]
+        check_base(model.path, lengths, "masked" if isinstance(self.on[first].objective, Mlm) else "causal")
+        return Folder(model.path, files)
 
     def _sources(self, job: Any) -> list[Source]:
         """The files that a stage reads beside its parents: the data's, and those that its settings name."""
@@ -159,6 +168,8 @@ class _Builder:
         if isinstance(job, ExamplesJob) and isinstance(job.data, Rows):
             return self.data
         if isinstance(job, TokenizerJob):
+            if isinstance(job.tokenizer, Existing) and job.tokenizer.path and Path(job.tokenizer.path).is_dir():
+                model_files(Path(job.tokenizer.path))
             return referenced_files("tokenizer", job.tokenizer)
         return referenced_files("stages.tokens", job.stage) if isinstance(job, TokensJob) else []
 

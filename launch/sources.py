@@ -20,8 +20,6 @@ from fmtrain.schema.sources import Data, Hub, Local, Rows, Stdlib
 from launch import paths
 
 _REQUESTS = 16  # at a time, where files are behind URLs
-_MOST_JSON = 256_000_000  # bytes of a model folder's JSON, text or template
-_MODEL_FILES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken")
 
 
 def sources(data: Data) -> list[Source]:
@@ -35,23 +33,6 @@ def sources(data: Data) -> list[Source]:
     for source in files if isinstance(data, Local) else []:
         form(source.name, source.path)  # what nobody reads is refused here rather than in the stage
     return files
-
-
-def model_files(folder: str) -> list[Source]:
-    """The files of a Hugging Face folder that make the model and its tokenizer."""
-    root = Path(folder).expanduser().absolute()
-    if not (root / "config.json").is_file():
-        raise InputError(
-            f"model.path={folder}: no config.json there; expected a Hugging Face model folder on this machine"
-        )
-    files = sorted(p for p in root.iterdir() if p.is_file() and p.suffix in _MODEL_FILES)
-    for path in files:
-        if path.suffix in (".json", ".txt", ".jinja") and (size := path.stat().st_size) > _MOST_JSON:
-            raise InputError(
-                f"model.path={folder}: {path.name} holds {size} bytes, and no more than {_MOST_JSON} are expected in a "
-                "model's settings and vocabulary; is this a model folder?"
-            )
-    return [identify(str(p), p.name, full=True) for p in files if p.name not in ("manifest.json", "lineage.json")]
 
 
 def _stdlib(data: Stdlib) -> list[Source]:

@@ -35,7 +35,7 @@ from data_pipelines.write import Survey
 from fmtrain import redact
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.run.remote import is_url, plain
-from fmtrain.run.sources import BESIDE, HUB, check_unchanged
+from fmtrain.run.sources import BESIDE
 from fmtrain.run.stage import Source, Stage
 from fmtrain.run.storage import read_json, write_json
 from fmtrain.run.worker import Result, announce, tell
@@ -54,9 +54,6 @@ def run(stage: Stage) -> Result:
     versions = _versions(job)
     earlier = [p for s in SPLITS for p in shards(stage.input("earlier"), s)] if "earlier" in stage.inputs else []
     inputs = [s for s in stage.sources if not s.name.startswith(BESIDE)]
-    for source in stage.sources:
-        if source.name.startswith(BESIDE) and not source.path.startswith(HUB):
-            check_unchanged(source)
     known = sorted(s.identity for s in stage.sources)
     key = parts_key({"job": identity(job), "sources": known, "tasks": tasks, "versions": versions, "refs": stage.refs})
     with Scheduler(stage, key) as scheduler:

@@ -15,6 +15,7 @@ from fmtrain.data.chat import end_token_ids
 from fmtrain.data.padding import padded_length
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.models.build import Task
+from fmtrain.run.model_folder import model_files
 
 _SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "repetition_penalty")  # kept from a model's own settings
 
@@ -147,10 +148,9 @@ def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 def _require_folder(folder: Path, files: list[str]) -> None:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; a Hugging Face folder with config.json and weights is expected")
-    missing = [name for name in files if not (folder / name).is_file()]
-    if missing:
-        found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-        raise InputError(f"{folder} lacks {', '.join(missing)}; it holds {found}")
+    found = model_files(folder)
+    if missing := [name for name in files if name not in found]:
+        raise InputError(f"{folder} lacks {', '.join(missing)}; it holds {', '.join(found[:8]) or 'nothing'}")
 
 
 def _first_line(e: Exception) -> str:

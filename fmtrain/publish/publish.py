@@ -11,6 +11,7 @@ from fmtrain.errors import InputError, StoreError
 from fmtrain.evaluate import records
 from fmtrain.publish import card, lineage
 from fmtrain.run import manifest
+from fmtrain.run.inside import files_inside
 from fmtrain.run.stage import Stage
 from fmtrain.run.storage import read_json, write_json, write_text
 from fmtrain.run.worker import Progress, Result
@@ -43,7 +44,7 @@ def model_files(folder: Path) -> list[str]:
     """The Hugging Face files of a model folder, sorted; InputError where it has no config or no weights."""
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} has no config.json: give a Hugging Face model folder")
-    names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.name not in OURS and p.name[0] != ".")
+    names = [name for name in files_inside(folder) if name not in OURS]
     if not any(name.endswith(WEIGHTS) for name in names):
         raise InputError(f"{folder} has no weights (*.safetensors): the model was saved in part")
     return names

@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -63,9 +64,19 @@ def identify_folder(path: str, name: str) -> Source:
 def check_unchanged(source: Source) -> None:
     """InputError where the file is no longer the one that the run was planned with."""
     now = (identify_folder if os.path.isdir(source.path) else identify)(source.path, source.name)
-    if (now.size, now.stamp) != (source.size, source.stamp):
+    if (now.size, now.stamp) == (source.size, source.stamp):
+        return
+    # of another time, on another machine's disk maybe: where all its bytes are known, they decide
+    if not source.sha256 or now.size != source.size or sha256_file(Path(source.path)) != source.sha256:
         raise changed(source, f"{now.size} bytes, stamp {now.stamp[:12]}.., planned with {source.size} bytes, stamp "
                               f"{source.stamp[:12]}..")  # fmt: skip
+
+
+def check_named(sources: Iterable[Source]) -> None:
+    """The same for every file that settings name: those of a model's folder, of lists, of a tokenizer."""
+    for source in sources:
+        if source.name.startswith(BESIDE) and not source.path.startswith(HUB):
+            check_unchanged(source)
 
 
 def changed(source: Source, how: str) -> InputError:

@@ -20,6 +20,7 @@ from typing import Any
 
 from fmtrain import redact, show
 from fmtrain.errors import ExitCode, FmtrainError, HeldError, StoreError
+from fmtrain.run.sources import check_named
 from fmtrain.run.stage import Stage, read_stage
 from fmtrain.run.storage import disk_errors, fresh_dir, fsync_tree, list_files, write_json, write_sealed
 
@@ -132,6 +133,7 @@ def main(run: Callable[[Stage], Result], argv: list[str] | None = None) -> None:
 
 
 def _run(run: Callable[[Stage], Result], stage: Stage) -> None:
+    check_named(stage.sources)
     if rank() != 0:
         run(stage)
         return

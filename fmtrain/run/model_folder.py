@@ -1,0 +1,33 @@
+"""A Hugging Face folder's files: which there are, and that none of them names a file elsewhere.
+
+Asked by the planner before it hashes a folder and by whoever loads one, so that what is read is what was hashed.
+"""
+
+from pathlib import Path
+
+from fmtrain.errors import InputError
+from fmtrain.run.inside import files_inside, inside, read_object
+
+_TEMPLATES = "additional_chat_templates"
+_INDEX_MB = 256  # of model.safetensors.index.json; a line a weight
+
+
+def model_files(folder: Path) -> list[str]:
+    """The files of a model's or a tokenizer's folder, sorted; InputError where one, or an entry in one, leads out."""
+    names = files_inside(folder, _TEMPLATES)
+    for index in (n for n in names if n.endswith(".index.json")):
+        _check_index(folder, index, names)
+    if "tokenizer_config.json" in names:
+        versions = read_object(folder, "tokenizer_config.json").get("fast_tokenizer_files")
+        for name in versions if isinstance(versions, list) else []:
+            inside(folder, str(name))
+    return names
+
+
+def _check_index(folder: Path, index: str, names: list[str]) -> None:
+    shards = read_object(folder, index, _INDEX_MB << 20).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(s, str) for s in shards.values()):
+        raise InputError(f"{folder}/{index} has no weight_map of weights to files; get the file again")
+    for shard in sorted(set(shards.values()).difference(names)):
+        inside(folder, shard)  # says what is wrong with a path that leads out, or to nothing
+        raise InputError(f"{folder}/{index} names {shard!r}, which is no file beside it; put it there")
