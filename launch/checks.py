@@ -5,11 +5,12 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Collection
+from datetime import date
 from operator import attrgetter
 
 from fmtrain.errors import ConfigError
 from fmtrain.schema import evaluation_sets, mixture, rules
-from fmtrain.schema.fields import referenced
+from fmtrain.schema.fields import TEMPLATE_DATE, referenced
 from fmtrain.schema.languages import LABELS
 from fmtrain.schema.launch import Launch
 from fmtrain.schema.root import Root
@@ -41,6 +42,7 @@ def check(root: Root) -> None:
     if not any(getattr(root.stages, name) for name in vars(root.stages)):
         raise ConfigError("stages: no stage is left to run; choose a recipe, e.g. recipe=quickstart")
     _names(root)
+    _date(root.template_date)
     _ranges(root)
     _corpus(root)
     if not RANKS.fullmatch(root.launch.ranks):
@@ -71,6 +73,15 @@ def _names(root: Root) -> None:
                 f"{key}={config.artifact} is the name of {seen[kind, config.artifact]} too; give them two names"
             )
         seen[kind, config.artifact] = key
+
+
+def _date(given: str) -> None:
+    try:
+        if date.fromisoformat(given).isoformat() == given:
+            return
+    except ValueError:
+        pass
+    raise ConfigError(f"template_date: {given!r} is no date; e.g. template_date={TEMPLATE_DATE}")
 
 
 def _ranges(root: Root) -> None:

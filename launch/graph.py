@@ -42,11 +42,11 @@ SPECS: dict[str, Spec] = {
     "tokenizer": Spec("tokenizer", "data_pipelines", ("data_pipelines.stages.tokenizer",), 2),
     "tokens": Spec("tokens", "data_pipelines", ("data_pipelines.stages.tokens",), 3),
     "examples": Spec("examples", "data_pipelines", ("data_pipelines.stages.examples",), 3),
-    "pretrain": Spec("model", "fmtrain.train", _TRAIN, 2, ranks=True),
-    "sft": Spec("model", "fmtrain.train", _TRAIN, 2, ranks=True),
-    "reference": Spec("reference", "fmtrain.evaluate", ("fmtrain.evaluate.reference",), 1),
-    "dpo": Spec("model", "fmtrain.train", _TRAIN, 2, ranks=True),
-    "evaluate": Spec("evaluation", "fmtrain.evaluate", ("fmtrain.evaluate.__main__",), 3),
+    "pretrain": Spec("model", "fmtrain.train", _TRAIN, 3, ranks=True),
+    "sft": Spec("model", "fmtrain.train", _TRAIN, 3, ranks=True),
+    "reference": Spec("reference", "fmtrain.evaluate", ("fmtrain.evaluate.reference",), 2),
+    "dpo": Spec("model", "fmtrain.train", _TRAIN, 3, ranks=True),
+    "evaluate": Spec("evaluation", "fmtrain.evaluate", ("fmtrain.evaluate.__main__",), 4),
     "publish": Spec("published", "fmtrain.publish", ("fmtrain.publish.__main__",), 2),
 }
 
@@ -131,8 +131,8 @@ class _Builder:
             "tokenizer": lambda: TokenizerJob(absolute(self.root.tokenizer, "tokenizer"), self.on["tokenizer"]),
             "tokens": lambda: TokensJob(absolute(self.on["tokens"], "stages.tokens")),
             "examples": lambda: ExamplesJob(self.root.seed, self.root.data, self.on["examples"]),
-            "reference": lambda: ReferenceJob(self.on["reference"]),
-            "evaluate": lambda: EvaluateJob(self.root.seed, self.on["evaluate"], self._beta()),
+            "reference": lambda: ReferenceJob(self.on["reference"], self.root.template_date),
+            "evaluate": lambda: EvaluateJob(self.root.seed, self.on["evaluate"], self._beta(), self.root.template_date),
             "publish": lambda: PublishJob(self.on["publish"]),
         }
         nodes = []
@@ -214,7 +214,11 @@ class _Builder:
         has_input = "model" in self._parents(stage)
         config = self.on[stage]
         return TrainJob(
-            self.root.seed, config, None if has_input else config.model or self.root.model, self.root.checkpoint
+            self.root.seed,
+            config,
+            None if has_input else config.model or self.root.model,
+            self.root.checkpoint,
+            self.root.template_date,
         )
 
     def _beta(self) -> float | None:

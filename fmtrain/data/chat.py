@@ -6,13 +6,13 @@ generation starts from. Text that looks like a special token ("<eos>" in a user'
 
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
-from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from fmtrain.data.templates import Wanted, render
 from fmtrain.errors import ConfigError, InputError
 
 Message = Mapping[str, str]  # {"role": ..., "content": ...}
@@ -28,6 +28,7 @@ DEFAULT_TEMPLATE = (
     "{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
+_BLOCK, _BLOCK_CHARACTERS = 64, 1 << 20  # rows that are rendered together, at most
 _PROBE = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 _NONCHARACTERS = [chr(c) for c in range(0xFDD0, 0xFDF0)]  # never assigned: they occur in no text of good faith
 
@@ -65,7 +66,10 @@ _controls: "WeakKeyDictionary[PreTrainedTokenizerBase, _Control]" = WeakKeyDicti
 
 
 def ensure_chat_template(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Give a tokenizer without a chat template DEFAULT_TEMPLATE, to be saved with the model; whether it was needed."""
+    """Give a tokenizer without a chat template DEFAULT_TEMPLATE, to be saved with the model; whether it was needed.
+
+    Behind <bos> where the tokenizer itself puts one before every text: the base model has seen no text without.
+    """
     if tokenizer.chat_template:
         return False
     if tokenizer.eos_token is None:
@@ -73,32 +77,78 @@ def ensure_chat_template(tokenizer: PreTrainedTokenizerBase) -> bool:
             f"the tokenizer {tokenizer.name_or_path} has neither a chat template nor an end token; "
             "set eos_token in its tokenizer_config.json"
         )
-    tokenizer.chat_template = DEFAULT_TEMPLATE
+    begins = tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
+    tokenizer.chat_template = ("{{ bos_token }}" if begins else "") + DEFAULT_TEMPLATE
     return True
 
 
-def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> Encoded:
-    """Every assistant turn and its end token is learnt; what follows the end token (a newline, say) is not.
+@dataclass(frozen=True)
+class Chat:
+    """A conversation to encode: every assistant turn and its end token is learnt, or `last_alone` the last.
 
-    Messages after the last assistant turn are left out. InputError: no assistant turn, a role that the template
-    refuses, or a template that renders earlier turns otherwise once later ones follow.
+    What follows an end token (a newline, say) is not learnt; messages after the last assistant turn are left out.
     """
-    turns = [i for i, message in enumerate(messages) if message.get("role") == "assistant"]
-    return _encode(tokenizer, messages, turns, learnt=set(turns))
+
+    messages: Sequence[Message]
+    last_alone: bool = False
+
+    @property
+    def turns(self) -> list[int]:
+        return [i for i, message in enumerate(self.messages) if message.get("role") == "assistant"]
+
+
+def pair(prompt_messages: Sequence[Message], response: str) -> Chat:
+    """`response` as the assistant's turn after `prompt_messages`."""
+    return Chat([*prompt_messages, {"role": "assistant", "content": response}], last_alone=True)
+
+
+def encode_chats(tokenizer: PreTrainedTokenizerBase, chats: Iterable[Chat]) -> Iterator[Encoded | InputError]:
+    """Every chat as it is asked for, some rendered ahead; in place of one that cannot be encoded, why.
+
+    That is: no assistant turn, a role that the template refuses, or a template that renders earlier turns otherwise
+    once later ones follow. TemplateFault where no row could be encoded.
+    """
+    ensure_chat_template(tokenizer)
+    for block in _blocks(chats):
+        prepared = [_prepare(tokenizer, chat) for chat in block]
+        wanted = [Wanted(p.hidden.messages, p.cuts) for p in prepared if isinstance(p, _Prepared)]
+        texts = iter(render(tokenizer, wanted) if wanted else [])
+        for one in prepared:
+            found = one if isinstance(one, InputError) else next(texts)
+            if isinstance(one, InputError) or isinstance(found, InputError):
+                yield found  # type: ignore[misc]
+                continue
+            try:
+                yield _encode(tokenizer, one, found)
+            except InputError as e:
+                yield e
+
+
+def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> Encoded:
+    """One chat; InputError where it cannot be encoded."""
+    return _only(encode_chats(tokenizer, [Chat(messages)]))
 
 
 def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt_messages: Sequence[Message], response: str) -> Encoded:
-    """`response` as the assistant's turn after `prompt_messages`: it and its end token alone are learnt."""
-    messages = [*prompt_messages, {"role": "assistant", "content": response}]
-    turns = [i for i, message in enumerate(messages) if message.get("role") == "assistant"]
-    return _encode(tokenizer, messages, turns, learnt={len(messages) - 1})
+    """One response to a prompt: it and its end token alone are learnt."""
+    return _only(encode_chats(tokenizer, [pair(prompt_messages, response)]))
+
+
+def _only(found: Iterator[Encoded | InputError]) -> Encoded:
+    (one,) = found
+    if isinstance(one, InputError):
+        raise one
+    return one
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
     """The ids that generation of the next assistant turn starts from."""
     ensure_chat_template(tokenizer)
     hidden = _hide(tokenizer, messages)
-    return _tokens(tokenizer, _render(tokenizer, hidden.messages, True), hidden)
+    (found,) = render(tokenizer, [Wanted(hidden.messages, [(len(hidden.messages), True)])])
+    if isinstance(found, InputError):
+        raise found
+    return _tokens(tokenizer, found[0], hidden)
 
 
 def end_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -115,21 +165,47 @@ def end_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return sorted(found)
 
 
-def _encode(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], turns: Sequence[int], learnt: set[int]
-) -> Encoded:
-    _check(messages, turns)
-    ensure_chat_template(tokenizer)
-    hidden = _hide(tokenizer, messages)
+@dataclass(frozen=True)
+class _Prepared:
+    """A chat before it is rendered: up to each assistant turn, and with it."""
+
+    hidden: _Hidden
+    turns: list[int]
+    learnt: set[int]
+
+    @property
+    def cuts(self) -> list[tuple[int, bool]]:
+        return [cut for turn in self.turns for cut in ((turn, True), (turn + 1, False))]
+
+
+def _blocks(chats: Iterable[Chat]) -> Iterator[list[Chat]]:
+    """A few rows at a time: less than the trouble of a rendering is to ask for it, and less is to hold."""
+    block, size = list[Chat](), 0
+    for chat in chats:
+        block.append(chat)
+        size += sum(len(str(m.get("content"))) for m in chat.messages)
+        if len(block) == _BLOCK or size > _BLOCK_CHARACTERS:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
+
+
+def _prepare(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> "_Prepared | InputError":
+    turns = chat.turns
+    try:
+        _check(chat.messages, turns)
+        return _Prepared(_hide(tokenizer, chat.messages), turns, set(turns[-1:] if chat.last_alone else turns))
+    except InputError as e:
+        return e
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, chat: _Prepared, texts: list[str]) -> Encoded:
     ids: list[int] = []
     loss: list[bool] = []
-    text, seen = (
-        "",
-        list[int](),
-    )  # what is rendered so far, and its ids as the tokenizer gives them, without our end tokens
-    for turn in turns:
-        prompt = _render(tokenizer, hidden.messages[:turn], True)
-        whole = _render(tokenizer, hidden.messages[: turn + 1], False)
+    text, seen = "", list[int]()  # what is rendered so far, and its ids as the tokenizer gives them, without our ends
+    rendered = iter(texts)
+    for turn, prompt, whole in zip(chat.turns, rendered, rendered, strict=True):
         for before, after in ((text, prompt), (prompt, whole)):
             if not after.startswith(before):
                 raise InputError(
@@ -137,14 +213,14 @@ def _encode(
                     f"{_tail(before, after)} once a further turn follows. Such rows cannot be told into prompt and "
                     "response; give single-turn rows, or a chat template that renders each turn on its own"
                 )
-        asked = _more(tokenizer, text, prompt, seen, hidden)
-        answer = _more(tokenizer, prompt, whole, seen + asked, hidden)
+        asked = _more(tokenizer, text, prompt, seen, chat.hidden)
+        answer = _more(tokenizer, prompt, whole, seen + asked, chat.hidden)
         text, seen = whole, seen + asked + answer
         ids += asked
         loss += [False] * len(asked)
         answer, end = _ended(tokenizer, answer)
         ids += answer
-        loss += [turn in learnt and i <= end for i in range(len(answer))]
+        loss += [turn in chat.learnt and i <= end for i in range(len(answer))]
     return Encoded(ids, loss)
 
 
@@ -182,14 +258,6 @@ def _ended(tokenizer: PreTrainedTokenizerBase, answer: list[int]) -> tuple[list[
             "the model could never learn to stop; set eos_token in its tokenizer_config.json"
         )
     return [*answer, tokenizer.eos_token_id], len(answer)
-
-
-def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], prompt: bool) -> str:
-    try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt))
-    except TemplateError as e:
-        roles = ", ".join(m["role"] for m in messages)
-        raise InputError(f"the chat template refuses a row with the roles {roles}: {e}") from None
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, text: str, hidden: _Hidden) -> list[int]:

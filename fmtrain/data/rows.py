@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
-from fmtrain.data.chat import Encoded, encode_chat, encode_pair
+from fmtrain.data.chat import Chat, Encoded, encode_chats, pair
 from fmtrain.errors import InputError, StoreError
 
 E = TypeVar("E")
@@ -59,11 +59,10 @@ def sft_rows(
 ) -> Selected[SftRow]:
     """The usable rows of an SFT file; a row is too long when its chat has more than `sequence_length` tokens."""
 
-    def encode(row: dict[str, Any]) -> SftRow | None:
-        encoded = encode_chat(tokenizer, row["messages"])
-        return SftRow(row["id"], encoded) if len(encoded.ids) <= sequence_length else None
+    def made(row: dict[str, Any], encoded: list[Encoded]) -> SftRow:
+        return SftRow(row["id"], encoded[0])
 
-    return _select(path, encode, sequence_length, max_rows)
+    return _select(path, tokenizer, lambda row: [Chat(row["messages"])], made, sequence_length, max_rows)
 
 
 def preference_rows(
@@ -71,14 +70,13 @@ def preference_rows(
 ) -> Selected[PreferenceRow]:
     """The usable rows of a preference file; both responses with their prompt must fit `sequence_length` tokens."""
 
-    def encode(row: dict[str, Any]) -> PreferenceRow | None:
-        chosen = encode_pair(tokenizer, row["prompt"], row["chosen"])
-        rejected = encode_pair(tokenizer, row["prompt"], row["rejected"])
-        if max(len(chosen.ids), len(rejected.ids)) > sequence_length:
-            return None
-        return PreferenceRow(row["id"], row["kind"], chosen, rejected)
+    def chats(row: dict[str, Any]) -> list[Chat]:
+        return [pair(row["prompt"], row["chosen"]), pair(row["prompt"], row["rejected"])]
 
-    return _select(path, encode, sequence_length, max_rows)
+    def made(row: dict[str, Any], encoded: list[Encoded]) -> PreferenceRow:
+        return PreferenceRow(row["id"], row["kind"], *encoded)
+
+    return _select(path, tokenizer, chats, made, sequence_length, max_rows)
 
 
 def require(selected: Selected[Any], path: Path, sequence_length: int) -> None:
@@ -117,29 +115,41 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _select(
-    path: Path, encode: Callable[[dict[str, Any]], E | None], sequence_length: int, max_rows: int | None
+    path: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    chats: Callable[[dict[str, Any]], list[Chat]],
+    made: Callable[[dict[str, Any], list[Encoded]], E],
+    sequence_length: int,
+    max_rows: int | None,
 ) -> Selected[E]:
     """The first `max_rows` usable rows in the order of sha256(id): a sample independent of the file's order."""
     raw = list(read_jsonl(path))
     order = sorted(range(len(raw)), key=lambda i: (hashlib.sha256(str(raw[i]["id"]).encode()).digest(), i))
     counts = {"rows": 0, "too_long": 0, "refused": 0, "not_needed": 0}
     kept: dict[int, E] = {}
+    asked = {i: _chats_of(raw[i], chats, path) for i in order}
+    encoded = encode_chats(tokenizer, (chat for i in order for chat in asked[i]))
     for i in order:
         if max_rows is not None and len(kept) >= max_rows:
             counts["not_needed"] += 1
             continue
-        try:
-            row = encode(raw[i])
-        except KeyError as e:
-            raise StoreError(f"{path}: row {raw[i].get('id')!r} lacks {e}; make the examples again") from None
-        except InputError as e:
+        found = [next(encoded) for _ in asked[i]]
+        good = [e for e in found if isinstance(e, Encoded)]
+        if len(good) < len(found):
+            why = next(e for e in found if isinstance(e, InputError))
             if not counts["refused"]:
-                print(f"{path.name}: row {raw[i]['id']!r} left out: {e}", file=sys.stderr, flush=True)
+                print(f"{path.name}: row {raw[i]['id']!r} left out: {why}", file=sys.stderr, flush=True)
             counts["refused"] += 1
-            continue
-        if row is None:
+        elif max(len(e.ids) for e in good) > sequence_length:
             counts["too_long"] += 1
         else:
-            kept[i] = row
+            kept[i] = made(raw[i], good)
     counts["rows"] = len(kept)
     return Selected([kept[i] for i in sorted(kept)], counts)
+
+
+def _chats_of(row: dict[str, Any], chats: Callable[[dict[str, Any]], list[Chat]], path: Path) -> list[Chat]:
+    try:
+        return chats(row)
+    except KeyError as e:
+        raise StoreError(f"{path}: row {row.get('id')!r} lacks {e}; make the examples again") from None

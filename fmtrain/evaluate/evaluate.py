@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from fmtrain.data.ends import ends_of
 from fmtrain.data.rows import PreferenceRow, preference_rows
 from fmtrain.data.shards import read_index, token_counts
+from fmtrain.data.templates import fix_date
 from fmtrain.errors import InputError
 from fmtrain.evaluate import masked, preference, records, report, responses, samples, text
 from fmtrain.evaluate.curves import curves
@@ -52,6 +53,7 @@ GAP_EVERY = 8  # tokens; a masked sample hides one in so many
 class Data:
     """Everything models are evaluated on; empty where the input was not given."""
 
+    template_date: str
     documents: list[Document] = field(default_factory=list)
     counts: NDArray[np.int64] | None = None  # of training tokens, (vocab,)
     marks: list[int] = field(default_factory=list)  # tokens that only mark documents
@@ -100,7 +102,7 @@ def run(stage: Stage) -> Result:
         refs=dict(sorted(stage.refs.items())),
         settings={"seed": job.seed, "beta": job.beta, **_settings(job.stage)},
     )
-    data = read_data(stage, job.stage, tasks, found)
+    data = read_data(stage, job, tasks, found)
     found.funnel = funnel(stage.input("corpus")) if "corpus" in stage.inputs else []
     total = len(present) * (sum(d.bytes for d in data.documents) + ROW_BYTES * (len(data.sft) + 2 * len(data.pairs)))
     bootstrap = Bootstrap(job.stage.bootstrap, job.seed)
@@ -117,25 +119,23 @@ def run(stage: Stage) -> Result:
     )
 
 
-def read_data(
-    stage: Stage, job: EvaluateStage, tasks: dict[str, Literal["causal", "masked"]], found: Evaluation
-) -> Data:
+def read_data(stage: Stage, job: EvaluateJob, tasks: dict[str, Literal["causal", "masked"]], found: Evaluation) -> Data:
     """All inputs but the models' weights; InputError where there is nothing to evaluate, or nothing to do it on."""
     if not tasks:
         raise InputError(
             f"stage {stage.stage} was given no model (any of {', '.join(MODELS)}): nothing to evaluate; "
             "add a training stage, or leave this one out: stages.evaluate=null"
         )
-    data = Data()
+    data = Data(job.template_date)
     if "corpus" in stage.inputs:
-        data.documents = heldout_documents(stage.input("corpus"), job.max_bytes)
+        data.documents = heldout_documents(stage.input("corpus"), job.stage.max_bytes)
         if not data.documents:
             found.notes.append("The corpus has no held-out document: no score of held-out text.")
     if "tokens" in stage.inputs:
         index = read_index(stage.input("tokens"))
         data.counts, data.marks = token_counts(stage.input("tokens")), [index.bos_token_id, index.eos_token_id]
     if "examples" in stage.inputs and "causal" in tasks.values():
-        read_examples(stage, job, [n for n, task in tasks.items() if task == "causal"], data, found)
+        read_examples(stage, job.stage, [n for n, task in tasks.items() if task == "causal"], data, found)
     if not (data.documents or data.sft or data.pairs):
         raise InputError(
             f"stage {stage.stage}: its inputs ({', '.join(sorted(stage.inputs))}) hold no held-out document, no "
@@ -159,6 +159,7 @@ def read_examples(stage: Stage, job: EvaluateStage, models: list[str], data: Dat
     too_long: set[str] = set()
     for name in models:
         tokenizer = load_tokenizer(stage.input(name))
+        fix_date(tokenizer, data.template_date)
         path = data.examples / "preference.heldout.jsonl"
         length = row_length(stage.input(name), job.example_length)
         usable = {row.id: row for row in preference_rows(path, tokenizer, length).rows}
@@ -178,6 +179,7 @@ def read_examples(stage: Stage, job: EvaluateStage, models: list[str], data: Dat
 def one_model(work: Work, name: str, folder: Path, task: Literal["causal", "masked"], ref: str) -> None:
     """Everything that needs a model's weights."""
     tokenizer = load_tokenizer(folder)
+    fix_date(tokenizer, work.data.template_date)
     model = load_model(folder, task, tokenizer).to(device())
     work.numerics = numerics(model, 0, work.job.batch_size)
     training = read_json(folder / "training.json") if (folder / "training.json").is_file() else {}

@@ -6,6 +6,7 @@ Takes the rows that DPO will take, by the same function; held-out rows are all t
 import json
 
 from fmtrain.data.rows import PreferenceRow, preference_rows, told
+from fmtrain.data.templates import fix_date
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.evaluate.preference import score_pairs
 from fmtrain.evaluate.scoring import numerics, row_length, use_all_cpus
@@ -21,10 +22,12 @@ FILE = "reference.jsonl"
 
 def run(stage: Stage) -> Result:
     """Write reference.jsonl, sorted by id: sums in nats of response and end token, given the prompt."""
-    job = stage.job_as(ReferenceJob).stage
+    whole = stage.job_as(ReferenceJob)
+    job = whole.stage
     threads = use_all_cpus()
     folder = stage.input("model")
     tokenizer = load_tokenizer(folder)
+    fix_date(tokenizer, whole.template_date)
     longest = row_length(folder, job.sequence_length)
     if longest < job.sequence_length:
         raise ConfigError(

@@ -16,6 +16,7 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from fmtrain.data.chat import Encoded
 from fmtrain.data.padding import IGNORED, MULTIPLE, pad_encoded
 from fmtrain.errors import InputError
+from fmtrain.models.device import arithmetic
 from fmtrain.objectives.logprob import nats, token_logprobs
 from fmtrain.run.machine import cpus
 
@@ -175,4 +176,5 @@ def numerics(model: PreTrainedModel, threads: int, batch_size: int) -> dict[str,
         "dtype": str(model.dtype).removeprefix("torch."),
         "threads": threads,
         "batch_size": batch_size,
+        "environment": arithmetic(),
     }

@@ -1,10 +1,23 @@
 """Where a process computes: training, reference, evaluation and generation all ask here."""
 
 import os
+from fnmatch import fnmatchcase
 
 import torch
 
 from fmtrain.errors import ConfigError
+
+# Variables by which libraries choose other arithmetic: TF32, kernels, the order of sums. Recorded, never set.
+_ARITHMETIC = """
+    NVIDIA_TF32_OVERRIDE ATEN_* PYTORCH_* TORCH_* CUBLAS* CUDNN_* MKL_* ONEDNN_* DNNL_* OPENBLAS_* OMP_* KMP_* GOMP_*
+    NCCL_ALGO NCCL_PROTO NCCL_MIN_* NCCL_MAX_* NCCL_NVLS_* NCCL_COLLNET_* TRITON_* DS_ACCELERATOR GLIBC_TUNABLES
+"""
+
+
+def arithmetic() -> dict[str, str]:
+    """What of this process's environment the last bits of a result may depend on, for its numerics."""
+    patterns = _ARITHMETIC.split()
+    return {name: os.environ[name] for name in sorted(os.environ) if any(fnmatchcase(name, p) for p in patterns)}
 
 
 def device() -> torch.device:

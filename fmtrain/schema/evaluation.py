@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from fmtrain.schema.corpus import Inputs
-from fmtrain.schema.fields import outside
+from fmtrain.schema.fields import TEMPLATE_DATE, outside
 from fmtrain.schema.limits import AboveZero, Count, Limits, Positive, RowLength, Size
 
 
@@ -45,6 +45,7 @@ class PublishStage:
 @dataclass
 class ReferenceJob:
     stage: ReferenceStage = field(default_factory=ReferenceStage)
+    template_date: str = TEMPLATE_DATE
 
 
 @dataclass
@@ -52,6 +53,7 @@ class EvaluateJob:
     seed: Count
     stage: EvaluateStage = field(default_factory=EvaluateStage)
     beta: AboveZero | None = None  # of the DPO stage, for implicit rewards
+    template_date: str = TEMPLATE_DATE
 
 
 @dataclass

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 MISSING = "???"  # Hydra's and OmegaConf's mark for a mandatory value that nobody gave
+TEMPLATE_DATE = "2026-01-01"  # what chat templates that ask for today's date are told, unless another day is named
 
 
 def outside(default: Any) -> Any:

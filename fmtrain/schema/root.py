@@ -7,7 +7,7 @@ from fmtrain.schema import evaluation as e
 from fmtrain.schema import launch as l
 from fmtrain.schema import training as t
 from fmtrain.schema.dedup import Dedup
-from fmtrain.schema.fields import MISSING, outside
+from fmtrain.schema.fields import MISSING, TEMPLATE_DATE, outside
 from fmtrain.schema.limits import Count
 from fmtrain.schema.rules import Filter
 from fmtrain.schema.sources import Data, Hub, Local, Rows, Stdlib
@@ -34,6 +34,7 @@ class Root:
     recipe: str = MISSING
     store: str = "./store"
     seed: Count = 1
+    template_date: str = TEMPLATE_DATE  # YYYY-MM-DD: today, to chat templates that ask for it
     plugins: list[str] = outside([])  # modules that register rules and readers; what they are is in CorpusJob.plugins
     data: Data = field(default_factory=Data)
     filter: Filter = field(default_factory=Filter)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from fmtrain.schema.corpus import Inputs
-from fmtrain.schema.fields import MISSING, outside
+from fmtrain.schema.fields import MISSING, TEMPLATE_DATE, outside
 from fmtrain.schema.limits import AboveZero, Count, Limits, NotNegative, Positive, RowLength, Share, Size
 
 
@@ -183,3 +183,4 @@ class TrainJob:
     stage: TrainStage
     model: Model | None = None
     checkpoint: Checkpoint = outside(Checkpoint)
+    template_date: str = TEMPLATE_DATE

@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 import torch
 
+from fmtrain.models.device import arithmetic
 from fmtrain.run.machine import cpus
 from fmtrain.run.stage import Stage
 from fmtrain.run.storage import write_json
@@ -15,7 +16,7 @@ from fmtrain.train.distributed import Group
 from fmtrain.train.metrics import FILE, MetricsFile, Summary
 from fmtrain.train.settings import Settings
 
-Numerics = dict[str, str | int | list[dict[str, str]]]
+Numerics = dict[str, str | int | dict[str, str] | list[dict[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def numerics(job: TrainJob, group: Group, device: torch.device, threads: int) ->
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": threads,
+        "environment": arithmetic(),
         **{name: version(name) for name in ("torch", "deepspeed", "transformers", "numpy")},
     }
 

@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fmtrain.data.rows import told
+from fmtrain.data.templates import fix_date
 from fmtrain.errors import ConfigError
 from fmtrain.models import build_model, check_fits, load_model, load_tokenizer, save_model
 from fmtrain.models.device import device
@@ -34,6 +35,7 @@ def train(stage: Stage, job: TrainJob, settings: Settings) -> Result:
     found = saver.find()
     torch.manual_seed(job.seed)
     tokenizer = load_tokenizer(stage.input("tokenizer" if "tokenizer" in stage.inputs else "model"))
+    fix_date(tokenizer, job.template_date)
     objective = OBJECTIVES[job.stage.objective.name]
     rows = objective.rows(stage, job, tokenizer)
     model = starting_model(stage, job, tokenizer)
