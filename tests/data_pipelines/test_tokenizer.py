@@ -210,8 +210,11 @@ def test_transformers_loads_the_other_kinds(trained: dict[str, Path], kind: str)
 
 def test_an_alphabet_that_leaves_no_room_is_refused(tmp_path: Path, corpus: Path) -> None:
     for config, message in (
-        (WordPiece(vocab_size=100), r"tokenizer.vocab_size: 100 .* characters \(tokenizer.alphabet limits them\)"),
-        (Unigram(vocab_size=281), "at least 282"),
+        (
+            WordPiece(vocab_size=300, spare_tokens=285),
+            r"tokenizer.vocab_size: 300 .* characters \(tokenizer.alphabet limits them\)",
+        ),
+        (Unigram(vocab_size=300, spare_tokens=100), "at least 366"),
     ):
         with pytest.raises(ConfigError, match=message):
             made.run_stage(tokenizer.run, tmp_path, TokenizerJob(config), {"corpus": corpus})
