@@ -38,7 +38,7 @@ def model(folder: Path, config: dict[str, Any] | None = None, added: int = 0) ->
 
 def plan(folder: Path, *overrides: str) -> Folder:
     rows = folder.parent / "rows.jsonl"
-    rows.write_text('{"prompt": "a", "completion": "b"}\n')
+    rows.write_text("".join(f'{{"prompt": "{word}", "completion": "b"}}\n' for word in "abc"))
     root = compose(["recipe=finetune", f"model.path={folder}", f"data.files=['{rows}']", *overrides])
     found = next(node for node in build(root).nodes if node.stage == "sft").parents["model"]
     assert isinstance(found, Folder)
