@@ -1,4 +1,4 @@
-"""A corpus on Ray from an odd place: a blank in the environment's path, modules of others in the working directory."""
+"""Ray from odd places: a blank in the environment's path, foreign modules in the working directory, dying workers."""
 
 import json
 import os
@@ -51,3 +51,38 @@ def test_a_corpus_on_ray_from_an_odd_place(tmp_path: Path) -> None:
     (manifest,) = here.glob("store/artifacts/corpus/*/v0001/manifest.json")
     counts = json.loads(manifest.read_text())["counts"]
     assert counts["dropped"] == {"short": 20}
+
+
+UNLUCKY = """#!/bin/bash
+case "$*" in *default_worker.py*) echo "this worker has no luck" >&2; exit 9 ;; esac
+exec -a "$0" "${0%/*}/python3" "$@"
+"""
+STARTS = """
+import sys
+from pathlib import Path
+from fmtrain.errors import RankLost
+from fmtrain.schema.launch import LocalRay
+from launch.backends.ray_cluster.backend import open_ray
+
+try:
+    with open_ray(LocalRay(num_cpus=3, dashboard=False), Path(sys.argv[1]), "r", lambda: None):
+        pass
+except RankLost as e:
+    print(e)
+"""
+
+
+def test_workers_that_cannot_start_are_told_after_a_few_tries(tmp_path: Path) -> None:
+    venv.create(tmp_path / "e", with_pip=False)
+    (site,) = (tmp_path / "e").glob("lib/python*/site-packages")
+    (site / "ours.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    python = tmp_path / "e" / "bin" / "python"
+    python.unlink()
+    python.write_text(UNLUCKY)
+    python.chmod(0o755)
+    done = subprocess.run(
+        [python, "-P", "-c", STARTS, str(tmp_path)],
+        capture_output=True, text=True, timeout=600, env={**os.environ, "PYTHONSAFEPATH": "1"},
+    )  # fmt: skip
+    assert "Ray's workers do not start on this machine, " in done.stdout, done.stdout + done.stderr
+    assert "| this worker has no luck" in done.stdout

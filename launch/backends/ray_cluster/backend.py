@@ -62,9 +62,8 @@ class Keeper:
                 start_new_session=True,
             )
         metadata = {"job_name": f"{recipe} {folder.name}", "recipe": recipe, "run": folder.name}
-        self.tell(
-            "begin", run=folder.name, metadata=metadata, address=start.address, home=start.home, options=start.options
-        )
+        where = {"address": start.address, "named": start.named, "home": start.home, "options": start.options}
+        self.tell("begin", run=folder.name, metadata=metadata, **where)
 
     def tell(self, kind: str, **fields: object) -> None:
         with contextlib.suppress(Closed):  # what there is to know of its end, the next `hear` tells

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fmtrain.errors import FmtrainError, RankLost
+from fmtrain.errors import ConfigError, FmtrainError, RankLost
 from fmtrain.run.machine import cpus
 from fmtrain.run.worker import die_with_parent
 from launch.backends.ray_cluster import nodes
@@ -69,7 +69,16 @@ def _ray(settings: Message) -> Iterator[dict[str, str]]:
             runtime["py_executable"] = shlex.quote(sys.executable)
     # Workers of a job import from the folder that it was started in, before all others: let it be one they have anyway
     with contextlib.chdir(os.path.dirname(os.__file__)):
-        context = ray.init(**options, runtime_env=runtime)
+        try:
+            context = ray.init(**options, runtime_env=runtime)
+        except (ConnectionError, RuntimeError, ray.exceptions.AuthenticationError) as e:
+            if not settings["named"]:
+                raise
+            raise ConfigError(
+                f"launch.address={settings['address']}: that Ray does not let this driver join: {e}\nIt must be of the "
+                "same version and Python; where it asks for a token, export RAY_AUTH_MODE=token and "
+                "RAY_AUTH_TOKEN_PATH=FILE"
+            ) from e
     for number in _SIGNALS:  # Ray has put handlers of its own there
         signal.signal(number, _leave_it_to_the_driver)
     try:

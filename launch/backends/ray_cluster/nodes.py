@@ -14,7 +14,7 @@ from fmtrain.errors import ConfigError, RankLost
 from fmtrain.run.ray_logs import failed_starts, last_words
 
 PROBE_WAIT = 120.0  # seconds for a node that is alive to start a first process
-TRIES = 3  # workers that end before they have reached Ray, after which we wait for no more
+TRIES = 2  # workers that end before they have reached Ray; it starts one a processor, and the next a minute later
 PROBED = ("ray", "torch", "deepspeed", "transformers", "datatrove")
 
 

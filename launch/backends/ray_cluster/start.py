@@ -37,6 +37,7 @@ class Start:
     where all that it starts keeps temporary files too: what libraries leave behind goes with it."""
 
     address: str = ""
+    named: bool = False  # by launch.address
     home: str = ""
     options: dict[str, int | bool | None] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
@@ -55,7 +56,7 @@ def settle(config: LocalRay | Slurm, check: Callable[[], None]) -> Start:
     env = {**environment("ray", config.env), **SETTINGS}
     if address:
         _await_listener(address, f"launch.address={address}" if not given else f"RAY_ADDRESS={given}", check)
-        return Start(address=address, env=env | {"RAY_ADDRESS": address})
+        return Start(address=address, named=not given, env=env | {"RAY_ADDRESS": address})
     if not isinstance(config, LocalRay):
         raise ConfigError("launch=slurm runs on the Ray of its job, and RAY_ADDRESS is not set; use `fmtrain run`")
     return _own(config, {name: value for name, value in env.items() if not _of_another(name)})
