@@ -250,7 +250,7 @@ def _environment(cfg: Slurm, run_dir: Path) -> dict[str, str]:
     """Ours without what a surrounding job or Ray set, and what would count more than the script's own options: sbatch
     hands it all on, and srun in the job would obey it."""
     keep = {"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT", "SLURM_EXPORT_ENV"}
-    drop = ("SLURM_", "SRUN_", "FMTRAIN_JOB", "FMTRAIN_RUN", "FMTRAIN_TURN", "RAY_ADDRESS", "RAY_AUTH_")
+    drop = ("SLURM_", "SRUN_", "FMTRAIN_JOB", "FMTRAIN_RUN", "RAY_ADDRESS", "RAY_AUTH_")
     ours = {VARIABLES[name] for name in {*options(cfg, run_dir), "requeue", "array"} if name in VARIABLES}
     return {
         name: value for name, value in os.environ.items() if name in keep or not (name.startswith(drop) or name in ours)

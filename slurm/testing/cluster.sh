@@ -36,7 +36,6 @@ count=${FMT_SLURM_NODES:-2}
 cpus=${FMT_SLURM_CPUS:-4}
 memory=${FMT_SLURM_MEM:-8000}
 gpus=${FMT_SLURM_GPUS:-0}
-user_signal=${FMT_SLURM_USER_SIGNAL:-0}
 
 # Names of this cluster's own, derived from its folder: namespaces are fs<hash>-n1, addresses 10.16-215.x.y.
 hash=$(printf %s "$state" | cksum | cut -d' ' -f1)
@@ -90,8 +89,7 @@ reap() { # NAME: TERM, three seconds to leave, KILL
   if pid=$(pid_of "$1"); then
     kill "$pid" 2>/dev/null || :
     for _ in $(seq 30); do
-      pid_of "$1" >/dev/null || break
-      sleep 0.1
+      if pid_of "$1" >/dev/null; then sleep 0.1; else break; fi
     done
     if pid_of "$1" >/dev/null; then kill -9 "$pid" 2>/dev/null || :; fi
   fi
@@ -132,7 +130,7 @@ write_hosts() {
 write_conf() {
   local i gres='' parameters=''
   if [ "$gpus" -gt 0 ]; then gres="Gres=gpu:fake:$gpus"; fi
-  if [ "$user_signal" = 1 ]; then parameters=SlurmctldParameters=preempt_send_user_signal; fi
+  if [ "${FMT_SLURM_USER_SIGNAL:-0}" = 1 ]; then parameters=SlurmctldParameters=preempt_send_user_signal; fi
   cat <<CONF
 ClusterName=fmt
 SlurmctldHost=login($net.1)
@@ -149,8 +147,6 @@ SlurmdLogFile=$state/log/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
-MpiDefault=none
-SwitchType=switch/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 $parameters
@@ -159,7 +155,6 @@ GresTypes=gpu
 ReturnToService=2
 SlurmdTimeout=${FMT_SLURM_SLURMD_TIMEOUT:-10}
 SlurmctldTimeout=10
-InactiveLimit=0
 KillWait=5
 MinJobAge=3600
 DefMemPerCPU=1000
@@ -247,9 +242,7 @@ node_up() {
 }
 
 all_idle() {
-  local up
-  up=$(login sinfo -h -N -p main -o %T | grep -cE '^(idle|mixed|allocated|completing)$')
-  [ "$up" -ge "$count" ]
+  [ "$(login sinfo -h -N -p main -o %T | grep -cE '^(idle|mixed|allocated|completing)$')" -ge "$count" ]
 }
 
 inside_login() {
@@ -309,14 +302,12 @@ install() {
 
 preempt() { # SECONDS
   case ${1:-} in '' | *[!0-9]*) die "preempt: '${1:-}' is no number of seconds, e.g. $0 preempt 5" ;; esac
-  check_running
   login sbatch --parsable --partition=urgent --nodes="$count" --exclusive --output=/dev/null --wrap="sleep $1"
 }
 
 time_limit() { # JOB SECONDS
   local ran
   case ${2:-} in '' | *[!0-9]*) die "time-limit: '${2:-}' is no number of seconds, e.g. $0 time-limit 17 90" ;; esac
-  check_running
   ran=$(login scontrol show job "$1" | sed -n 's/.*RunTime=\([0-9:-]*\) .*/\1/p')
   ran=$(awk -F'[:-]' '{ print ((NF > 3 ? $(NF - 3) * 24 : 0) + $(NF - 2)) * 60 + $(NF - 1) + ($NF > 0) }' <<<"$ran")
   login scontrol update "jobid=$1" "TimeLimit=$((ran + ($2 + 59) / 60))"
@@ -377,8 +368,10 @@ case $verb in
 install) install ;;
 start) start ;;
 stop) stop "$@" ;;
-preempt) preempt "$@" ;;
-time-limit) time_limit "$@" ;;
+preempt | time-limit)
+  check_running
+  "${verb//-/_}" "$@"
+  ;;
 status) status ;;
 exec)
   [ $# -gt 0 ] || die "exec: no command given, e.g. $0 exec sinfo"
