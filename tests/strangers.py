@@ -1,8 +1,8 @@
 """Another user of the machine, who speaks to every socket that a run listens on for as long as it runs.
 
-`with strangers(pid, marker) as met:` enumerates the listening sockets of `pid` and what descends from it, and lets user
-`nobody` speak to each, again and again: noise, HTTP, torch's store with a pickle that would write `marker`, and the
-opening words of gloo. `met` fills with who was spoken to. Needs root, to be somebody else.
+`with strangers(pids, marker) as met:` enumerates the listening sockets of `pids` and of what descends from them, and
+lets user `nobody` speak to each, again and again: noise, HTTP, a pickle for torch's store that would write `marker`,
+and the opening words of gloo. `met` fills with who was spoken to. Needs root, to be somebody else.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from launch.backends.reaper import descendants
@@ -22,10 +22,10 @@ NOBODY = 65534
 AGAIN = 0.3  # seconds between two visits to one socket
 
 
-def listeners(pid: int) -> dict[tuple[str, int], str]:
-    """(address, port) -> the command that listens there, of `pid` and all below it."""
+def listeners(pids: Iterable[int]) -> dict[tuple[str, int], str]:
+    """(address, port) -> the command that listens there, of `pids` and all below them."""
     sockets: dict[str, str] = {}
-    for process in [pid, *descendants(pid)]:
+    for process in [each for pid in pids for each in (pid, *descendants(pid))]:
         with contextlib.suppress(OSError):
             command = Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             for fd in Path(f"/proc/{process}/fd").iterdir():
@@ -92,9 +92,9 @@ def speak(marker: str, run_ids: str, user: int) -> None:
 
 
 @contextlib.contextmanager
-def strangers(pid: int, marker: Path) -> Iterator[dict[tuple[str, int], str]]:
+def strangers(pids: Sequence[int], marker: Path) -> Iterator[dict[tuple[str, int], str]]:
     """See above; `marker` must be a path that every user may write."""
-    code = f"{inspect.getsource(speak)}\nspeak({str(marker)!r}, {f'{pid},{os.getpid()}'!r}, {NOBODY})"
+    code = f"{inspect.getsource(speak)}\nspeak({str(marker)!r}, {','.join(map(str, [*pids, os.getpid()]))!r}, {NOBODY})"
     stranger = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/"
     )
@@ -104,7 +104,7 @@ def strangers(pid: int, marker: Path) -> Iterator[dict[tuple[str, int], str]]:
     def visit() -> None:
         assert stranger.stdin is not None and stranger.stdout is not None
         while not done.is_set():
-            for (address, port), command in listeners(pid).items():
+            for (address, port), command in listeners(pids).items():
                 where = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
                 print(where, port, file=stranger.stdin, flush=True)
                 stranger.stdout.readline()

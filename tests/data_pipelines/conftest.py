@@ -138,5 +138,5 @@ def ray_env() -> Iterator[dict[str, str]]:
     assert address.startswith("127.0.0.1:"), f"Ray listens at {address!r}"
     yield {**_RAY_ENV, "RAY_ADDRESS": address}
     head.stdin.close()
-    head.wait(timeout=30)
+    head.wait(timeout=120)
     shutil.rmtree(folder)

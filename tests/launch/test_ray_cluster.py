@@ -227,7 +227,7 @@ def metric_targets(world: World) -> list[str]:
 
 
 def listening(world: World) -> set[tuple[str, int]]:
-    return set(listeners(world.backend.keeper.process.pid))
+    return set(listeners([world.backend.keeper.process.pid]))
 
 
 def http_status(where: tuple[str, int], path: str) -> int:
@@ -244,8 +244,8 @@ def test_a_stranger_gets_nothing_from_any_port(world: World) -> None:
     """User nobody, on this machine: noise, pickles, a foreign Host, a job for Ray to run, a client of Ray's."""
     marker = Path(tempfile.mkdtemp()) / "ran"
     marker.parent.chmod(0o777)
-    ports = listeners(world.backend.keeper.process.pid)
-    with strangers(world.backend.keeper.process.pid, marker) as met:
+    ports = listeners([world.backend.keeper.process.pid])
+    with strangers([world.backend.keeper.process.pid], marker) as met:
         wait_for(lambda: ports.keys() & listening(world) <= met.keys(), "all are spoken to")
     assert len(met) > 8 and not marker.exists()
     marker.parent.rmdir()
