@@ -190,7 +190,7 @@ def test_a_second_run_on_the_same_stage_is_told_who_holds_it(store: Path) -> Non
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    while not any(store.glob("leases/model-*.json")):
+    while not any(store.glob("leases/model-*/owner.json")):
         assert first.poll() is None
         time.sleep(0.05)
     second = run(store)
