@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +103,12 @@ def test_no_verb_passes_commands_to_the_terminal(
     assert shown in out + err, out + err
     assert not ACTIVE.search(out + err), repr(out + err)
     assert not [line for line in (out + err).splitlines() if line == SPOOF.strip()] or "sample" in words, out + err
+
+
+@pytest.mark.parametrize("words", [["status"], ["plan", "recipe=corpus_web", b"data.files='caf\xe9-\xc3\xa9.jsonl'"]])
+def test_a_terminal_that_knows_ascii_alone_is_told_all(words: list[str | bytes], store: Path, tmp_path: Path) -> None:
+    env = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "FMTRAIN_STORE": str(store)}
+    done = subprocess.run([sys.executable, "-m", "launch.cli", *words], env=env, capture_output=True, cwd=tmp_path)
+    said = done.stdout + done.stderr
+    assert b"Traceback" not in said and b"UnicodeEncodeError" not in said, said.decode()
+    assert said.isascii() and done.returncode == (0 if words == ["status"] else 3), said
