@@ -25,8 +25,8 @@ def store(tiny_store: Path, tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
-def start(store: Path, stdout: int = subprocess.PIPE) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-P", "-m", "launch.cli", "run", "recipe=quickstart_tiny", "launch=inline"]
+def start(store: Path, stdout: int = subprocess.PIPE, launch: str = "inline") -> "subprocess.Popen[str]":
+    command = [sys.executable, "-P", "-m", "launch.cli", "run", "recipe=quickstart_tiny", f"launch={launch}"]
     command += [*PRETRAIN_ALONE, f"store={store}"]
     return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True)
 
