@@ -25,8 +25,14 @@ from fmtrain.schema.load import dump
 
 _RAY_HEAD = """
 import sys, ray
-c = ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80_000_000, logging_level="ERROR",
-             _temp_dir=sys.argv[1])
+for attempt in range(5):  # Ray gives its node 30 s to start, too few on a busy machine, and no setting for it
+    try:
+        c = ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80_000_000, logging_level="ERROR",
+                     _temp_dir=sys.argv[1])
+        break
+    except Exception as e:
+        print(e, file=sys.stderr)
+        ray.shutdown()
 print(c.address_info["gcs_address"], flush=True)
 sys.stdin.read()
 """
@@ -123,19 +129,20 @@ def make_corpus(tmp_path: Path) -> Any:
 @pytest.fixture(scope="session")
 def ray_env() -> Iterator[dict[str, str]]:
     """Environment of a process that finds a real Ray with two CPUs on loopback; it ends with the tests."""
-    folder = tempfile.mkdtemp(prefix="ray-")  # short, for it has sockets: a worker's folder of pytest is not
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short, for it has sockets: a worker's folder of pytest is not
     environment = {**os.environ, **_RAY_ENV}
-    head = subprocess.Popen(
-        [sys.executable, "-c", _RAY_HEAD, folder],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment,
-    )
+    with open(folder / "stderr", "wb") as log:
+        head = subprocess.Popen(
+            [sys.executable, "-c", _RAY_HEAD, str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=environment,
+        )
     assert head.stdout is not None and head.stdin is not None
     address = head.stdout.readline().strip()
-    assert address.startswith("127.0.0.1:"), f"Ray listens at {address!r}"
+    assert address.startswith("127.0.0.1:"), f"Ray listens at {address!r}: {(folder / 'stderr').read_text()}"
     yield {**_RAY_ENV, "RAY_ADDRESS": address}
     head.stdin.close()
     head.wait(timeout=120)
