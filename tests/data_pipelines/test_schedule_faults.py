@@ -124,7 +124,7 @@ def test_progress_stands_in_ray_s_metrics(tmp_path: Path, ray_env: dict[str, str
 @pytest.fixture
 def two_nodes(ray_env: dict[str, str], place: Place) -> Iterator["tuple[subprocess.Popen[str], dict[str, str]]"]:
     env = {**ray_env, "RAY_ADDRESS": "", "RAY_health_check_failure_threshold": "2"}
-    command = [sys.executable, "-c", _TWO_NODES, str(place.folder)]
+    command = [sys.executable, "-c", _TWO_NODES, str(place.folder / "ray")]  # where Ray looks for its address
     nodes = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         env={**os.environ, **env, **place.env},

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import venv
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,7 +38,12 @@ for line in sys.stdin:  # a third node, whose workers this Python runs, for as l
     print("done", flush=True)
 cluster.shutdown()
 """
-_SETTINGS = {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+_SETTINGS = {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_raylet_start_wait_time_s": "120",
+}
 
 
 @dataclass
@@ -51,15 +58,17 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster() -> Iterator[Cluster]:
+    folder = tempfile.mkdtemp(prefix="fmt-")  # short, for the sockets; Ray writes its address into `ray` there
     head = subprocess.Popen(
-        [sys.executable, "-c", _CLUSTER, str(tmp_path_factory.mktemp("r"))],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **_SETTINGS},
+        [sys.executable, "-c", _CLUSTER, f"{folder}/ray"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **_SETTINGS, "TMPDIR": folder},
     )  # fmt: skip
     assert head.stdin is not None and head.stdout is not None
     yield Cluster(head.stdout.readline().strip(), head)
     head.stdin.close()
     head.wait(60)
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
