@@ -69,6 +69,7 @@ RULES = [
         {
             "fmtrain/show.py": "is that sink",
             "data_pipelines/filters/html_worker.py": "speaks to its parent over a pipe",
+            "fmtrain/data/template_process.py": "speaks to its parent over a pipe",
         },
     ),
     Rule(
@@ -138,6 +139,7 @@ def test_a_python_that_we_start_is_given_its_environment() -> None:
 
 UNHEARD = {
     "data_pipelines/filters/html_worker.py": "its parent reads its stdout",
+    "fmtrain/data/template_process.py": "its parent reads its stdout",
     "launch/backends/node.py": "the batch script reads it; what that prints goes to a file, shown through the sink",
     "launch/backends/ray_cluster/keeper.py": "prints to a log, shown through the sink",
     "launch/backends/reaper.py": "says nothing",
