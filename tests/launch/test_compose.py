@@ -283,6 +283,7 @@ def test_a_first_stage_may_start_from_a_pin() -> None:
         (["stages.sft=null", "stages.sft.steps=3"], ["stages.sft.steps=3", "stages.sft=null"]),
         (["stages.examples.min_prompt=2000"], ["min_prompt=2000", "max_prompt=1500"]),
         (["launch.ranks='²'"], ["launch.ranks"]),
+        (["template_date='2026-13-01'"], ["template_date: '2026-13-01'", "e.g. template_date=2026-01-01"]),
     ],
 )
 def test_values_out_of_range(overrides: list[str], names: list[str]) -> None:

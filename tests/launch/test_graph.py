@@ -7,6 +7,7 @@ import pytest
 from fmtrain.errors import ConfigError
 from fmtrain.run.sources import BESIDE, HUB
 from fmtrain.run.stage import Source
+from fmtrain.schema.load import identity
 from launch.backends.inline import InlineBackend
 from launch.compose import compose
 from launch.driver import INLINE_BYTES, LEAST_TASKS, tasks_of
@@ -70,3 +71,12 @@ def test_inline_a_task_for_so_many_bytes_of_input() -> None:
     assert tasks_of(node, backend) == 1
     node.sources = [Source(f"{HUB}some/rows@0", "some/rows", 0, "0", "")]
     assert tasks_of(node, backend) >= LEAST_TASKS
+
+
+def test_the_day_that_templates_are_told_belongs_to_what_is_rendered() -> None:
+    """And the reference is of the same day as the DPO that it is for."""
+    days = ("2026-01-01", "2026-01-02")
+    one, other = (build(compose([f"template_date='{day}'"])).nodes for day in days)
+    changed = {a.stage for a, b in zip(one, other, strict=True) if identity(a.job) != identity(b.job)}
+    assert {"sft", "reference", "dpo", "evaluate"} <= changed
+    assert not changed & {"corpus", "tokenizer", "tokens", "examples"}
