@@ -122,9 +122,10 @@ def test_no_run_leaves_a_key_behind(name: str, code: int, said: str, server: str
                     if argv == Path(f"/proc/{run.pid}/cmdline").read_bytes():
                         continue  # forked, and not yet another program
                     seen[f"{process.name} {argv!r}"] = holds(argv)
+                    keys = set(holds((process / "environ").read_bytes()))
                     if b"data_pipelines" in argv:  # it reads from the network
-                        keys = set(holds((process / "environ").read_bytes())) - {"hf", "aws"}
-                        seen[f"{process.name} environment"] = sorted(keys)
+                        keys -= {"hf", "aws"}
+                    seen[f"{process.name} {argv!r} environment"] = sorted(keys)
             time.sleep(0.02)
         assert run.stdout is not None
         out = run.stdout.read()
