@@ -109,8 +109,14 @@ def test_of_many_rows_the_plan_looks_at_a_part(tmp_path: Path) -> None:
     assert whole.forms == {"prompt_completion", "preference"} and whole.whole
 
 
+def _model(folder: Path) -> None:
+    """As much of a base model as the plan asks for."""
+    for name in ("config.json", "tokenizer_config.json", "model.safetensors"):
+        (folder / name).write_text("{}")
+
+
 def test_what_is_evaluated_on_is_known_at_plan(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
+    _model(tmp_path)
     rows = tmp_path / "rows.jsonl"
     base = ["recipe=finetune", f"model.path={tmp_path}", f"data.files={rows}"]
     rows.write_text('{"prompt": "q", "completion": "a"}\n' * 3)
@@ -127,7 +133,7 @@ def test_what_is_evaluated_on_is_known_at_plan(tmp_path: Path) -> None:
 def test_what_the_plan_did_not_see_is_said_and_may_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(look, "__defaults__", (1000,))
     monkeypatch.setattr("fmtrain.run.rows._LEAST", 1000)
-    (tmp_path / "config.json").write_text("{}")
+    _model(tmp_path)
     (tmp_path / "rows.jsonl").write_text("".join(f'{{"prompt": "q{n}", "completion": "a"}}\n' for n in range(100)))
     base = ["recipe=finetune", f"model.path={tmp_path}", f"data.files={tmp_path}/rows.jsonl"]
     graph = build(compose(base))
