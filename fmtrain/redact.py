@@ -16,12 +16,14 @@ LEAST = 8  # characters; what is shorter is met in every other word
 _NAMED = r"[\w.-]*(?:token|secret|passw(?:or)?d|pwd|api_?key|access_?key(?:_?id)?|credentials?|authorization|hmac|jwt)"
 _SIGNED = r"x-(?:amz|goog|oss)-(?:signature|credential)|googleaccessid|signature|sig|key|auth|sas|policy|key-pair-id"
 _KEY = re.compile(rf"{_NAMED}|{_SIGNED}", re.IGNORECASE)
-_VARIABLE = re.compile(r"TOKEN|SECRET|PASSW|API_?KEY|ACCESS_?KEY|CREDENTIAL|_PAT$", re.IGNORECASE)
-_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>]+")
+_VARIABLE = re.compile(r"TOKEN(?!IZ)|SECRET|PASSW|API_?KEY|ACCESS_?KEY|CREDENTIAL|_PAT$", re.IGNORECASE)
+_SCHEME = r"[a-zA-Z][a-zA-Z0-9+.-]{0,31}://"  # bounded: without an end, a document of one long word takes hours
+_URL = re.compile(rf"{_SCHEME}[^\s'\"<>]+")
 _FORMS = (
-    (re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*://)[^/?#\s'\"<>@]+@"), rf"\1{HIDDEN}@"),  # user:password@
+    (re.compile(rf"({_SCHEME})[^/?#\s'\"<>@]+@"), rf"\1{HIDDEN}@"),  # user:password@
     (re.compile(rf"([?&;](?:{_KEY.pattern})=)[^&\s'\"<>#]+", re.IGNORECASE), rf"\1{HIDDEN}"),
-    (re.compile(r"(\b(?:bearer|basic) )[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1{HIDDEN}"),
+    # no word of a text: "basic arithmetic"
+    (re.compile(r"(\b(?i:bearer|basic) )(?=[\w.~+/=-]+[A-Z0-9_.~+=][\w.~+/=-])[\w.~+/=-]{8,}"), rf"\1{HIDDEN}"),
     (re.compile(r"\bhf_[A-Za-z0-9]{20,}"), HIDDEN),
 )
 _known: dict[str, str] = {}
@@ -35,7 +37,8 @@ def learn(secret: str, instead: str = HIDDEN) -> None:
     if len(secret) < LEAST or os.path.exists(secret):
         return
     for form in {secret, json.dumps(secret)[1:-1], quote(secret), quote(secret, safe=""), unquote(secret)}:
-        _known[form] = instead
+        if len(form) >= LEAST:
+            _known[form] = instead
     _compiled.clear()
 
 

@@ -189,10 +189,27 @@ def test_no_message_shows_a_key(
         ("Authorization: Bearer abcdefghij.k", "Authorization: Bearer ***"),
         ("https://a.b/@user/x?page=2 me@c.d", "https://a.b/@user/x?page=2 me@c.d"),
         ("https://a.b?access_token=x;y", "https://a.b?access_token=***"),
+        ("authorization: basic dXNlcjpwYXNz", "authorization: basic ***"),
+        ("Basic arithmetic. A basic self-attention, basic understanding", None),
     ],
 )
-def test_forms_that_are_secret_wherever_they_stand(text: str, wanted: str) -> None:
-    assert redact.shown(text) == wanted
+def test_forms_that_are_secret_wherever_they_stand(text: str, wanted: str | None) -> None:
+    assert redact.shown(text) == (wanted or text)
+
+
+def test_what_is_learnt_is_no_common_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redact, "_known", {})
+    monkeypatch.setattr(redact, "_compiled", [])
+    monkeypatch.setattr(os, "environ", {"TOKENIZER": "a-tokenizer", "HF_TOKEN": "a-real-token"})
+    redact.learn_environment()
+    redact.learn("d=%41%42")
+    assert redact.shown("a-tokenizer d=AB a-real-token d=%41%42") == "a-tokenizer d=AB $HF_TOKEN ***"
+
+
+def test_a_document_of_one_word_is_shown_at_once() -> None:
+    begun = time.process_time()
+    assert redact.shown(word := "a" * 300_000) == word  # for every letter all that follow: 300 s
+    assert time.process_time() - begun < 20
 
 
 @pytest.mark.parametrize(
