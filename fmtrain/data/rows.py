@@ -5,6 +5,7 @@ Training, the reference stage and evaluation select rows by the same rule here, 
 
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -89,10 +90,25 @@ def require(selected: Selected[Any], path: Path, sequence_length: int) -> None:
         )
 
 
-def told(counts: dict[str, int], sequence_length: int) -> dict[str, int]:
+def check_refused(selected: Selected[Any], most: float, key: str) -> None:
+    """InputError where the chat template refuses more than the share `most` of the rows; `key` is its setting.
+
+    Rows that are too long, or not needed, are left out by design and never counted against it.
+    """
+    refused = selected.counts["refused"]
+    asked = refused + selected.counts["rows"] + selected.counts["too_long"]
+    if refused > most * asked:
+        raise InputError(
+            f"the chat template refuses {refused} of {asked} rows ({refused / asked:.1%}; the log names the first), "
+            f"more than {key}={most} allows. Mend the rows or the template, or say that so many may be left out: "
+            f"{key}={math.ceil(1000 * refused / asked) / 1000}"
+        )
+
+
+def told(counts: dict[str, int], length: int, setting: str = "sequence_length") -> dict[str, int]:
     """The counts of `Selected` in words, for the one line that says what became of all rows."""
     return {
-        f"longer than sequence_length={sequence_length}": counts["too_long"],
+        f"longer than {setting}={length}": counts["too_long"],
         "refused by the chat template (the log names the first)": counts["refused"],
         "not needed for max_rows": counts["not_needed"],
         "used": counts["rows"],

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fmtrain.data.ends import ends_of
-from fmtrain.data.rows import PreferenceRow, preference_rows
+from fmtrain.data.rows import PreferenceRow, preference_rows, told
 from fmtrain.data.shards import read_index, token_counts
 from fmtrain.data.templates import fix_date
 from fmtrain.errors import InputError
@@ -40,7 +40,7 @@ from fmtrain.models import load_model, load_tokenizer
 from fmtrain.models.device import device
 from fmtrain.run.stage import Stage
 from fmtrain.run.storage import read_json, write_text
-from fmtrain.run.worker import Progress, Result
+from fmtrain.run.worker import Progress, Result, tell
 from fmtrain.schema.evaluation import EvaluateJob, EvaluateStage
 
 MODELS = ("base", "pretrain", "sft", "dpo")  # roles, in the order of a lineage
@@ -68,6 +68,7 @@ class Data:
 class Work:
     """The running state: settings, data, what is found so far, and how far it is."""
 
+    stage: Stage
     job: EvaluateStage
     bootstrap: Bootstrap
     data: Data
@@ -106,7 +107,7 @@ def run(stage: Stage) -> Result:
     found.funnel = funnel(stage.input("corpus")) if "corpus" in stage.inputs else []
     total = len(present) * (sum(d.bytes for d in data.documents) + ROW_BYTES * (len(data.sft) + 2 * len(data.pairs)))
     bootstrap = Bootstrap(job.stage.bootstrap, job.seed)
-    work = Work(job.stage, bootstrap, data, found, Progress(stage, "bytes scored", total or None))
+    work = Work(stage, job.stage, bootstrap, data, found, Progress(stage, "bytes scored", total or None))
     for name in present:
         one_model(work, name, stage.input(name), tasks[name], stage.refs.get(name, ""))
     work.progress.update(total, force=True)
@@ -171,6 +172,14 @@ def read_examples(stage: Stage, job: EvaluateStage, models: list[str], data: Dat
         missing = set(pairs) - set(data.reference) - too_long
     data.pairs = limit_a_kind([p for p in pairs.values() if p.id not in too_long | missing], job.max_rows)
     found.counts |= {"preference_too_long": len(too_long), "preference_no_reference": len(missing)}
+    gone = {
+        f"longer than example_length={job.example_length} or the positions, or refused, for one of the models": len(
+            too_long
+        ),
+        "without a reference": len(missing),
+        "not needed for max_rows": len(pairs) - len(too_long | missing) - len(data.pairs),
+    }
+    tell(stage, "held-out preference rows", len(pairs), gone | {"used": len(data.pairs)})
     kinds = {p.kind for p in data.pairs}
     found.heldout_kinds = sorted(kinds - trained_kinds(data.examples))
     found.synthetic = bool(kinds - {preference.GIVEN})
@@ -214,6 +223,8 @@ def response_score(
     limits = Limits(row_length(folder, work.job.example_length), work.job.max_rows, work.job.batch_size)
     selected = responses.select(work.data.examples, tokenizer, limits)
     work.found.counts[f"{name}_sft_too_long"] = selected.counts["too_long"]
+    what = told(selected.counts, limits.example_length, "example_length")
+    tell(work.stage, f"held-out SFT rows under {name}", sum(selected.counts.values()), what)
     scored = responses.score(name, model, selected, work.data.sft, limits, work.bootstrap, work.advance_rows)
     if scored is None:
         work.found.notes.append(f"No held-out SFT row fits {limits.example_length} tokens of the model {name}.")

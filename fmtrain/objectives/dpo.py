@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from transformers import PreTrainedTokenizerBase
 
 from fmtrain.data.padding import pad_encoded
-from fmtrain.data.rows import PreferenceRow, Selected, preference_rows, read_jsonl, require
+from fmtrain.data.rows import PreferenceRow, Selected, check_refused, preference_rows, read_jsonl, require
 from fmtrain.errors import InputError, StoreError
 from fmtrain.objectives.base import Batch, CollateContext, Forward, Terms, require_packing
 from fmtrain.objectives.logprob import sequence_logprobs
@@ -33,6 +33,7 @@ def rows(stage: Stage, job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> Sel
     path = stage.input("examples") / FILE
     found = preference_rows(path, tokenizer, job.stage.sequence_length, job.stage.max_rows)
     require(found, path, job.stage.sequence_length)
+    check_refused(found, job.stage.max_refused_fraction, f"stages.{stage.stage}.max_refused_fraction")
     return Selected(join_reference(found.rows, stage.input("reference") / "reference.jsonl", stage.stage), found.counts)
 
 

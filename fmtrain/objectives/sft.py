@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from fmtrain.data.padding import pad_encoded
-from fmtrain.data.rows import Selected, SftRow, require, sft_rows
+from fmtrain.data.rows import Selected, SftRow, check_refused, require, sft_rows
 from fmtrain.objectives.base import Batch, CollateContext, Forward, Terms, require_packing
 from fmtrain.objectives.logprob import token_logprobs
 from fmtrain.run.stage import Stage
@@ -21,6 +21,7 @@ def rows(stage: Stage, job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> Sel
     path = stage.input("examples") / FILE
     found = sft_rows(path, tokenizer, job.stage.sequence_length, job.stage.max_rows)
     require(found, path, job.stage.sequence_length)
+    check_refused(found, job.stage.max_refused_fraction, f"stages.{stage.stage}.max_refused_fraction")
     return found
 
 

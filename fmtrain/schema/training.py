@@ -171,6 +171,7 @@ class TrainStage:
     # none: a row an example; concat: documents run on, split every sequence_length tokens
     packing: Annotated[str, Limits(choices=("none", "concat"))] = "none"
     max_rows: Positive | None = None
+    max_refused_fraction: Share = outside(0.1)  # of the rows; a chat template that refuses more stops the stage
     log_every: Positive = outside(10)
     inputs: Inputs = outside(Inputs)
 

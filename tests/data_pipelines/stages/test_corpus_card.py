@@ -2,7 +2,6 @@
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,7 @@ from fmtrain.schema.corpus import CorpusJob
 from fmtrain.schema.dedup import Dedup
 from fmtrain.schema.rules import Decontaminate, Filter
 from fmtrain.schema.sources import Local
-
-EVIL = (
-    "x</td></table><script>alert(1)</script><img src=http://e.vil/i onerror=alert(1)> ![i](http://e.vil/i.png) "
-    "[l](javascript:alert(1)) http://e.vil me@e.vil | `b` ``c`` \u202egnp\u2066 \x1b[31m\n\n# heading\n```\n> q\n---\n"
-)
-
-
-class Elements(HTMLParser):
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, tuple[str, ...]]] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, tuple(name for name, _ in attrs)))
+from tests.hostile import EVIL, Elements
 
 
 def card(make_corpus: Any, folder: Path, evil: str, name: str) -> Path:

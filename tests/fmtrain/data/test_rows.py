@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from fmtrain.data.rows import preference_rows, require, sft_rows
+from fmtrain.data.rows import check_refused, preference_rows, require, sft_rows
 from fmtrain.errors import InputError, StoreError
 from tests.fmtrain.fixtures import make_examples, sft_row, write_jsonl
 
@@ -21,6 +21,16 @@ def test_counts(tmp_path: Path, tokenizer: PreTrainedTokenizerBase, capsys: pyte
     assert [r.id for r in rows.rows] == ["sft-0", "sft-2"]
     assert rows.counts == {"rows": 2, "too_long": 1, "refused": 1, "not_needed": 0}
     assert "row 'bad' left out: a chat without an assistant turn" in capsys.readouterr().err
+
+
+def test_a_share_of_refused_rows_ends_it(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    path = tmp_path / "sft.train.jsonl"
+    refused = {"id": "bad", "group": "g", "messages": [{"role": "user", "content": "x"}]}
+    write_jsonl(path, [sft_row(0), sft_row(1, "y" * 500), refused, sft_row(2)])
+    rows = sft_rows(path, tokenizer, 64)
+    check_refused(rows, 0.25, "stages.sft.max_refused_fraction")
+    with pytest.raises(InputError, match=r"refuses 1 of 4 rows .25.0%.*e.max_refused_fraction=0.2 .*fraction=0\.25$"):
+        check_refused(rows, 0.2, "stage.max_refused_fraction")
 
 
 def test_the_limit_is_inclusive(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:

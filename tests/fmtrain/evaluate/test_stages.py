@@ -6,14 +6,15 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fmtrain.data.chat import encode_pair
 from fmtrain.errors import ConfigError, InputError, StoreError
-from fmtrain.evaluate import evaluate, records, reference
+from fmtrain.evaluate import evaluate, records, reference, report
 from fmtrain.evaluate.__main__ import run
 from fmtrain.evaluate.inputs import heldout_documents
 from fmtrain.evaluate.preference import IMPLICIT
@@ -23,6 +24,7 @@ from fmtrain.run.stage import Stage, write_stage
 from fmtrain.run.worker import Result
 from fmtrain.schema.evaluation import EvaluateJob, EvaluateStage, ReferenceJob, ReferenceStage
 from tests.fmtrain.evaluate.conftest import Lineage
+from tests.hostile import EVIL, Elements
 
 REFERENCE = ReferenceJob(ReferenceStage(sequence_length=96, batch_size=4))
 EVALUATE = EvaluateJob(
@@ -102,6 +104,9 @@ def test_evaluation_is_complete(evaluated: tuple[Stage, Result]) -> None:
     assert by["parses", "foreign_name"].accuracy.value == 0.5
     assert by[IMPLICIT, "foreign_name"].pairs == 8 and by[IMPLICIT, "all"].pairs == 16
     assert result.counts["preference_too_long"] == 1
+    said = (stage.folder / "said.txt").read_text()
+    assert "17 held-out preference rows: 1 longer than example_length=96" in said and "16 used" in said
+    assert all(f"held-out SFT rows under {name}: " in said for name in ("pretrain", "sft", "dpo"))
     assert result.metrics["dpo_heldout_kind_accuracy"] == by[IMPLICIT, "foreign_name"].accuracy.value
     assert {"pretrain_bits_per_byte", "gzip_bits_per_byte", "xz_bits_per_byte"} <= set(result.metrics)
     verdict = found.verdicts[-1]
@@ -213,6 +218,36 @@ def test_a_row_that_the_template_refuses_is_passed_over(lineage: Lineage, tmp_pa
     assert len(shown) == 4 and not any("f3(" in s for s in shown)
 
 
+def test_the_report_obeys_nothing_that_it_shows(evaluated: tuple[Stage, Result]) -> None:
+    """Names, prompts, tokens, notes and what models wrote, each an attack on whoever opens the page."""
+
+    def said(value: Any, more: str) -> Any:
+        if isinstance(value, dict):
+            return {key: said(v, more) for key, v in value.items()}
+        if isinstance(value, list):
+            return [said(v, more) for v in value]
+        return value + more if isinstance(value, str) else value
+
+    whole = records.read(evaluated[0].out)
+    whole.notes.append("a note")
+    pages = []
+    for more in (EVIL, "x"):
+        changed = {f.name: getattr(whole, f.name) for f in fields(whole)}
+        for name, value in changed.items():
+            rows = value if isinstance(value, list) else []
+            if rows and is_dataclass(rows[0]):
+                changed[name] = [
+                    replace(r, **{k.name: said(getattr(r, k.name), more) for k in fields(r)}) for r in rows
+                ]
+            else:
+                changed[name] = said(value, more)
+        pages.append(report.render(records.Evaluation(**changed)))
+    evil, plain = (Elements(page).found for page in pages)
+    assert evil == plain and not {"script", "img", "a"} & {tag for tag, _ in evil}
+    assert pages[0].count("onerror") > 20
+    assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069]", pages[0])
+
+
 def test_rows_beyond_a_models_positions_are_too_long(lineage: Lineage, tmp_path: Path) -> None:
     """example_length is beyond the 70 positions of the model, which hold rows of 64 padded tokens."""
     folder = with_folder(lineage.folders["sft"], tmp_path / "sft", max_position_embeddings=70)
@@ -230,6 +265,7 @@ def test_rows_beyond_a_models_positions_are_too_long(lineage: Lineage, tmp_path:
 
 def test_neither_hydra_nor_ray_nor_deepspeed_is_imported(lineage: Lineage, tmp_path: Path) -> None:
     stage = lineage.stage("reference", REFERENCE, ["examples"], tmp_path, model=lineage.folders["sft"])
+    stage.work_dir.mkdir()
     write_stage(tmp_path / "stage", stage)
     blocked = ["hydra", "omegaconf", "ray", "datatrove", "wandb", "deepspeed"]
     code = (
