@@ -35,10 +35,10 @@ _NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError, Permission
 def process_start(pid: int) -> str | None:
     """The kernel's start time of a process, which tells a reused pid from the old one; None where it is gone."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
-    fields = stat.rpartition(")")[2].split()
+    fields = stat.rpartition(b")")[2].decode().split()  # after the name, which may hold any bytes
     return None if fields[0] in ("Z", "X") else fields[19]
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from fmtrain.run.lease import process_start
 
 WELL = b"well"  # what the driver says on our standard input before it closes it
+POLL = 0.2  # seconds between two looks at the process
 PATIENCE = 10.0  # seconds for killed processes to be gone; one that waits for a dead disk may never be
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -30,7 +31,7 @@ def descendants(root: int) -> dict[int, str | None]:
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            parent = int(path.read_bytes().rpartition(b")")[2].split()[1])  # after the name: any bytes, any user's
             children.setdefault(parent, []).append(int(path.parent.name))
     found, todo = list[int](), [root]
     while todo:
@@ -64,18 +65,18 @@ def _leave_it_to_the_driver(number: int, frame: object) -> None:
 
 
 def _watch(pid: int) -> bool:
-    """Wait for the end of the process `pid` or of standard input; whether the driver has said that all went well."""
-    ended, said = os.pidfd_open(pid), b""
-    while True:
-        ready = select.select([sys.stdin, ended], [], [], 1.0)[0]
-        if sys.stdin in ready:
+    """Wait for the end of our child `pid` or of standard input; whether the driver has said that all went well."""
+    started, said = process_start(pid), b""
+    while started is not None:  # it is not buried before it was seen to be gone; no pidfd: Linux 4.18 has none
+        if select.select([sys.stdin], [], [], POLL)[0]:
             new = os.read(0, 64)
             said += new
             if not new:
-                return WELL in said
-        elif ended in ready:
-            return WELL in said
+                break
+        elif process_start(pid) != started:
+            break
         _bury()
+    return WELL in said
 
 
 def _bury() -> None:
