@@ -71,7 +71,8 @@ def decide(now: End, mark: Mark, past: list[dict[str, Any]], most: int) -> Verdi
         return Verdict(END, f"{verdict.why}; {turns} without a step, and launch.max_restarts={most}", counts=True)
     last = next((line for line in reversed(past) if line["event"] == "ended"), None)
     same = (now.code, now.error, now.where)
-    if verdict.then == AGAIN and last and (last["code"], last["error"], last["where"]) == same and last["counts"]:
+    again = last is not None and last["counts"] and not last.get("deaf")  # a lost node says nothing of the work
+    if verdict.then == AGAIN and again and (last["code"], last["error"], last["where"]) == same:
         return Verdict(END, f"{verdict.why}; the same as in the turn before, at the same place", counts=True)
     return verdict if verdict.then != AGAIN or idle < 2 else Verdict(AFRESH, verdict.why, counts=True)
 
@@ -92,7 +93,7 @@ def _stopped(now: End) -> Verdict | None:
     if now.job.preempted:
         return Verdict(REQUEUE, "the job is preempted")
     if now.deaf:
-        return Verdict(REQUEUE, f"no answer from {now.deaf}")
+        return Verdict(REQUEUE, f"no answer from {now.deaf}", counts=True)
     if now.ray == "ended":
         return Verdict(AFRESH, "Ray ended on a node", counts=True)
     if now.code in _USERS or now.error.startswith(Diverged.__name__):

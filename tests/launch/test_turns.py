@@ -87,10 +87,25 @@ def test_no_more_idle_turns_than_allowed(most: int) -> None:
     assert last.then == END and f"launch.max_restarts={most}" in last.why
 
 
-def test_preemptions_and_lost_nodes_never_count() -> None:
+def test_preemptions_never_count() -> None:
     past = [part for _ in range(9) for part in (line("begun", 0), line("ended", 0, counts=False))]
     assert decide(End(75, "TERM", job=PREEMPTED), Mark(), past, 0).then == REQUEUE
-    assert decide(End(4, deaf="n2"), Mark(), past, 0).then == REQUEUE
+
+
+def test_a_node_that_never_answers_does_not_queue_a_job_for_ever() -> None:
+    past: list[dict[str, Any]] = []
+    for _ in range(3):
+        past.append(line("begun", 0))
+        now = decide(End(2, deaf="n2"), Mark(), past, 3)
+        assert now.then == REQUEUE
+        past.append({**line("ended", 0, code=2, counts=now.counts), "deaf": "n2"})
+    assert decide(End(2, deaf="n2"), Mark(), [*past, line("begun", 0)], 3).then == END
+    assert decide(End(2, deaf="n2"), Mark(0, 1), [*past, line("begun", 0)], 3).then == REQUEUE
+
+
+def test_an_error_beside_a_lost_node_is_not_the_first_of_two() -> None:
+    past = [line("begun", 3), {**line("ended", 3, error="RankLost: x", where="sft 3"), "deaf": "n2"}, line("begun", 3)]
+    assert decide(End(4, error="RankLost: x", where="sft 3"), Mark(0, 3), past, 3).then != END
 
 
 def test_the_same_step_with_the_same_error_twice_ends_it() -> None:
