@@ -155,3 +155,22 @@ def test_no_sbatch_says_where_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     with pytest.raises(ConfigError, match="no sbatch on this machine.*login node"):
         slurm.submit(Slurm(), tmp_path / "run", ["true"])
+
+
+@pytest.mark.parametrize(
+    ("line", "cancelled"),
+    [
+        ("JobState=RUNNING Reason=None Dependency=(null)", False),
+        ("JobState=COMPLETING Reason=None Dependency=(null)", True),
+        ("JobState=CANCELLED Reason=None Dependency=(null)", True),
+        ("JobState=COMPLETING Reason=TimeLimit Dependency=(null)", False),
+        ("", False),  # no answer
+    ],
+)
+def test_a_job_that_was_cancelled_is_not_queued_again(line: str, cancelled: bool, tmp_path: Path) -> None:
+    """As the script asks just before it would; its user may have cancelled it while Ray went down."""
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho 'JobId=1 JobName=JobState=CANCELLED'\necho '   {line}'\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    script = slurm_script.render(Slurm(), tmp_path, ["true"]).removesuffix("main\n") + "cancelled\n"
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "1"}
+    assert (subprocess.run(["bash"], input=script.encode(), env=env).returncode == 0) == cancelled
