@@ -4,6 +4,7 @@ Every answer stands with who gave it, in `asked`. A run of which nobody who coul
 its record is the last word of a process that may be long gone.
 """
 
+import contextlib
 import socket
 import time
 from dataclasses import fields
@@ -13,7 +14,8 @@ from typing import Any
 from fmtrain.errors import FmtrainError, StoreError
 from fmtrain.run import lease
 from fmtrain.run.lease import BEAT, Owner
-from fmtrain.run.storage import read_json
+from fmtrain.run.stage import PRIVATE
+from fmtrain.run.storage import is_ours, read_json
 from fmtrain.run.store import Store
 from launch.backends import slurm
 
@@ -44,11 +46,31 @@ def settle(store: Store, states: list[dict[str, Any]], *, patient: bool = True) 
         _signs(store, doubtful)
 
 
+def forget_secrets(store: Store) -> None:
+    """Remove what a worker alone had to know where its run was killed: nobody else will.
+
+    Of this user's runs, and where the kernel of this machine says that the driver is gone: its workers died with it.
+    """
+    me = lease.owner("")
+    for folder in (store.root / "runs").glob("*"):
+        for path in folder.glob(f"stages/*/{PRIVATE}") if is_ours(folder) else ():
+            with contextlib.suppress(OSError, StoreError, TypeError, ValueError):
+                written = path.stat().st_mtime_ns
+                gone = _owner({"id": folder.name, **read_json(folder / "run.json")}).is_gone(me)
+                if gone and path.stat().st_mtime_ns == written:  # not by the next turn of that run's job
+                    path.unlink()
+
+
+def _owner(state: dict[str, Any]) -> Owner:
+    """The process of a run's record; TypeError or ValueError where that is damaged."""
+    given = {f.name: state[f.name] for f in fields(Owner) if state.get(f.name) is not None}
+    return Owner(**{"run": state["id"], "started": None, **given})
+
+
 def _driver(state: dict[str, Any], me: Owner) -> bool | None:
     """Whether the driver's process is gone, as far as the kernel of this machine knows."""
-    given = {f.name: state[f.name] for f in fields(Owner) if state.get(f.name) is not None}
     try:
-        gone = Owner(**{"run": state["id"], "started": None, **given}).is_gone(me)
+        gone = _owner(state).is_gone(me)
     except (TypeError, ValueError) as e:
         state |= {"state": "unreadable", "message": f"its record is damaged: {e}"}
         return None

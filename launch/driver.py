@@ -33,7 +33,7 @@ from fmtrain.schema.load import dump
 from fmtrain.schema.root import Root
 from fmtrain.schema.together import check_ranks
 from fmtrain.schema.training import TrainJob
-from launch import provenance
+from launch import alive, provenance
 from launch.backends import slurm
 from launch.backends.choose import open_backend
 from launch.backends.command import Backend, Command, Failure, Job
@@ -295,6 +295,7 @@ def run(root: Root, steps: list[Step], store: Store, run_id: str, overrides: lis
         with disk_errors(store.root):
             record = Run(store, run_id, root, overrides)
             record.record(steps)
+            alive.forget_secrets(store)
             driver = Driver(record, steps, signals)
             begun = time.monotonic()
             driver.execute()

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from fmtrain.run import lease
-from launch import status
+from fmtrain.run.stage import PRIVATE
+from launch import alive, status
 from launch.cli import main
 from launch.status import store_at
 from tests.launch.test_cli import program, run_json
@@ -106,3 +107,20 @@ def test_a_ray_that_is_gone_is_named(tmp_path: Path) -> None:
     folder = run_json(tmp_path, "a", state="running")
     (folder / "config.json").write_text(json.dumps({"launch": {"address": "127.0.0.1:1"}}))
     assert any("Ray at 127.0.0.1:1 takes no connection" in answer for answer in found(tmp_path)["asked"])
+
+
+def test_what_killed_runs_left_of_secrets_goes_with_the_next(tmp_path: Path) -> None:
+    """Not that of a run that lives, of one elsewhere, or whose record is damaged."""
+    me = {name: value for name, value in asdict(lease.owner("a")).items() if name != "run"}
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    dead = {**me, "pid": gone.pid, "started": "1"}
+    records = {"killed": dead, "here": me, "elsewhere": {**dead, "host": "elsewhere"}, "damaged": dead}
+    folders = {run: run_json(tmp_path, run, state="running", **record) for run, record in records.items()}
+    left = {run: folder / "stages" / "s" / PRIVATE for run, folder in folders.items()}
+    for path in left.values():
+        path.parent.mkdir(parents=True)
+        path.touch()
+    (left["damaged"].parents[2] / "run.json").write_text("[")
+    alive.forget_secrets(store_at(str(tmp_path)))
+    assert {run for run, path in left.items() if not path.exists()} == {"killed"}
