@@ -29,8 +29,8 @@ class InlineJob:
             place = [rank_env(rank, rank, ranks, ranks, file, "127.0.0.1") for rank in range(ranks)]
         self.processes: list[Process] = []
         try:
-            for rank, own in enumerate(place):
-                self.processes.append(Process(command.argv, {**env, **own}, command.log(rank)))
+            for rank, ours in enumerate(place):
+                self.processes.append(Process(command.argv, {**env, **ours}, command.log(rank)))
         except BaseException:
             self.stop(0.0)
             raise
