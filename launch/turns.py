@@ -70,9 +70,10 @@ def decide(now: End, mark: Mark, past: list[dict[str, Any]], most: int) -> Verdi
         turns = "a turn" if idle == 1 else f"{idle} turns in a row"
         return Verdict(END, f"{verdict.why}; {turns} without a step, and launch.max_restarts={most}", counts=True)
     last = next((line for line in reversed(past) if line["event"] == "ended"), None)
-    same = (now.code, now.error, now.where)
-    again = last is not None and last["counts"] and not last.get("deaf")  # a lost node says nothing of the work
-    if verdict.then == AGAIN and again and (last["code"], last["error"], last["where"]) == same:
+    before = None
+    if last and last["counts"] and not last.get("deaf"):  # beside a lost node an error says nothing of the work
+        before = (last["code"], last["error"], last["where"])
+    if verdict.then == AGAIN and before == (now.code, now.error, now.where):
         return Verdict(END, f"{verdict.why}; the same as in the turn before, at the same place", counts=True)
     return verdict if verdict.then != AGAIN or idle < 2 else Verdict(AFRESH, verdict.why, counts=True)
 
