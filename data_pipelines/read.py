@@ -202,9 +202,10 @@ def too_many(account: Account, allowed: float, places: list[str]) -> str:
     reasons = ", ".join(f"{reason} {n}" for reason, n in account.faults.most_common())
     shown = "\n  ".join(places)
     share = bad(account) / max(account.records, 1)
-    mend = "Mend the files, leave them out of data.files"
+    mend = "Mend the files, or leave them out of data.files"
     if share <= 0.5:
-        mend += f", or say that so many may be left out: data.max_bad_fraction={_enough(share)}"
+        enough = f"data.max_bad_fraction={_enough(share)}"
+        mend = f"Mend the files, leave them out of data.files, or say that so many may be left out: {enough}"
     elif account.faults.most_common(1)[0][0] == "no_text":
         mend = "Say which key holds the text: data.text_key=KEY"
     return (

@@ -148,8 +148,18 @@ def check_key(override: Override, base: dict[str, Any]) -> None:
             raise ConfigError(f"{key}: {parent} is not part of recipe={base['recipe']}; choose a recipe that has it")
         parent = parent.rpartition(".")[0]
     groups = [g for g in GROUPS if g != "recipe"] + ["recipe"]
+    _check_option(override, base, known)
     nearest = _nearest(key, [*known, *groups])
     raise ConfigError(f"{override.input_line}: there is no setting {key!r}; did you mean {nearest!r}?")
+
+
+def _check_option(override: Override, base: dict[str, Any], known: list[str]) -> None:
+    """Refuse a setting that another option of its group has: no typing error, and no other setting is meant."""
+    group, _, field = override.key_or_group.rpartition(".")
+    kinds = KINDS.get(_class_at(group, base), {}) if group in known else {}
+    if having := [f"{group}={option}" for option, cls in kinds.items() if field in _hints(cls)]:
+        given = f"{override.input_line}: {group}={_node(base, group)['name']} has no setting {field!r}"
+        raise ConfigError(f"{given}; leave it out, or choose what has it: {' or '.join(having)}")
 
 
 def _check_value(override: Override, base: dict[str, Any]) -> None:

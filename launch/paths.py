@@ -24,7 +24,8 @@ def files(pattern: str, key: str) -> list[str]:
     where = os.path.abspath(os.path.expanduser(pattern))
     found = [where] if os.path.lexists(where) else [p for p in match(where) if os.path.isfile(p)]
     if not found:
-        raise InputError(f"{key}: no file matches {pattern!r} (looked for {where}){_brackets(where)}")
+        said = f"{key}: no file matches {pattern!r} (looked for {where})"
+        raise InputError(said + (_closed(where) or _brackets(where)))
     if os.path.isdir(where):
         example = os.path.join(pattern, "**", "*.jsonl")
         raise InputError(f"{key}: {pattern} is a folder; name its files, e.g. {key}='{example}'")
@@ -58,6 +59,16 @@ def _folders(base: str, seen: set[tuple[int, int]]) -> Iterator[str]:
         seen.add((status.st_dev, status.st_ino))
         names[:] = sorted(n for n in names if not n.startswith("."))
         yield folder
+
+
+def _closed(where: str) -> str:
+    """A word on the folder that keeps this user from seeing whether a file is there."""
+    folder = os.path.dirname(where)
+    while not os.path.isdir(folder) or glob.has_magic(folder):
+        folder = os.path.dirname(folder)
+    if os.access(folder, os.X_OK | (os.R_OK if glob.has_magic(where) else 0)):
+        return ""
+    return f". Its folder {folder} does not let you look: ask its owner for it, or give files that you may read"
 
 
 def _brackets(where: str) -> str:

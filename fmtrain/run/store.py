@@ -108,7 +108,8 @@ class Store:
                 raise ConfigError(f"{ref}: there is no version {version} of {kind} {match['name']}; it has {have}")
         names = sorted({a.manifest.name for kind in kinds for a in self.artifacts(kind)})
         raise ConfigError(
-            f"{ref}: no such {' or '.join(kinds)} in {self.root}; there is {', '.join(names) or 'none yet'}"
+            f"{ref}: nothing of that name and of kind {' or '.join(kinds)} in {self.root}; it has "
+            f"{', '.join(names) or 'none yet'}"
         )
 
     def has(self, ref: str) -> bool:

@@ -25,7 +25,10 @@ def _verify(args: argparse.Namespace) -> int:
     name, _, version = (args.name or "").partition("@")
     found = [e for e in store.entries(name=name or None) if not version or e.path.name == f"v{_number(version):04d}"]
     if args.name and not found:
-        raise ConfigError(f"{args.name}: there is none in {store.root}; `fmtrain verify --all` names what there is")
+        raise ConfigError(f"{args.name}: nothing of that name in {store.root}; `fmtrain verify --all` names all")
+    if not found and not args.json:
+        print(f"nothing is made in {store.root} yet; make something: fmtrain run recipe=quickstart")
+        return int(ExitCode.DONE)
     if not args.all and not version:
         found = list({e.path.parent: e for e in found}.values())  # the last of each
     rows = [_row(entry) for entry in found]

@@ -94,6 +94,20 @@ def misspellings(key: str) -> list[str]:
     return found
 
 
+@pytest.mark.parametrize(
+    ("given", "having"),
+    [
+        (["launch=inline", "launch.auth=token"], "launch=inline has no setting 'auth'.* launch=local$"),
+        (["launch=local", "+launch.nodes=2"], "launch=local has no setting 'nodes'.* launch=slurm$"),
+        (["data.files=a.jsonl"], "data=stdlib has no setting 'files'.* data=local or data=rows$"),
+        (["stages.dpo.schedule.min=1"], "did you mean"),
+    ],
+)
+def test_a_setting_of_another_option_names_the_option(given: list[str], having: str) -> None:
+    with pytest.raises(ConfigError, match=having):
+        compose(["recipe=quickstart", *given])
+
+
 def test_every_misspelt_key_is_refused_naming_the_nearest() -> None:
     checked = 0
     for choices, key in conf_keys():

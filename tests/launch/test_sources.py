@@ -2,6 +2,8 @@
 
 import gzip
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,16 @@ def test_what_is_not_there(tmp_path: Path) -> None:
             sources(Local(files=[str(tmp_path / name)]))
     with pytest.raises(InputError, match="none of these is in the standard library"):
         sources(Stdlib(modules=["nosuch"]))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "*.jsonl", "deep/**/*.jsonl"])
+def test_a_folder_that_does_not_let_this_user_look(name: str, tmp_path: Path) -> None:
+    """No "no file" alone, where nobody knows: for root too, once it is without its capabilities."""
+    (tmp_path / "closed").mkdir(mode=0)
+    as_anybody = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    code = f"from launch.paths import files; files({f'{tmp_path}/closed/{name}'!r}, 'data.files')"
+    done = subprocess.run([*as_anybody, sys.executable, "-c", code], capture_output=True, text=True)
+    assert f"Its folder {tmp_path}/closed does not let you look: ask its owner" in done.stderr
 
 
 def test_the_standard_library_is_known_by_content() -> None:

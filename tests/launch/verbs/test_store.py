@@ -44,6 +44,11 @@ def say(store: Store, *words: str) -> int:
     return main([*words, "--store", str(store.root)])
 
 
+def test_verify_of_an_empty_store_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert say(Store(tmp_path / "none"), "verify") == 0 and "nothing is made in" in capsys.readouterr().out
+    assert say(Store(tmp_path / "none"), "verify", "--json") == 0 and json.loads(capsys.readouterr().out) == []
+
+
 def test_verify_names_what_is_damaged(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert say(store, "verify") == 0 and "2 of 2" in capsys.readouterr().out
     weights(store, "model/sft/v0001").write_text("F1")
