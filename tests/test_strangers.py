@@ -20,7 +20,7 @@ def test_a_stranger_changes_nothing(launch: str, tiny_store: Path, store: Path) 
     marker = Path("/tmp") / f"fmtrain-stranger-{os.getpid()}"
     run = start(store, launch=launch)
     try:
-        with strangers(run.pid, marker) as met:
+        with strangers([run.pid], marker) as met:
             said, errors = run.communicate(timeout=500)
         assert run.returncode == 0, said + errors
         assert not marker.exists(), f"a stranger's code ran as user {marker.read_text()}"
