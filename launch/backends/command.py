@@ -10,6 +10,9 @@ from typing import Protocol
 
 from launch.backends.environment import Kind, environment
 
+SETTLE = 0.3  # seconds after a rank's end, for the end that caused it to be seen too
+STOP = 5.0  # seconds for the ranks beside one that failed: without it they can save nothing
+
 
 @dataclass(frozen=True)
 class Command:

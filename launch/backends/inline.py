@@ -9,13 +9,11 @@ import time
 from collections.abc import Mapping
 
 from fmtrain.run.machine import cpus
-from launch.backends.command import Command, Failure, meeting, rank_env, worker_env
+from launch.backends.command import SETTLE, STOP, Command, Failure, meeting, rank_env, worker_env
 from launch.backends.environment import environment
 from launch.backends.process import Process
 
 POLL = 0.05  # seconds between two looks at the processes
-SETTLE = 0.3  # seconds after a rank's end, for the end that caused it to be seen too
-STOP = 5.0  # seconds for the ranks beside one that failed: without it they can save nothing
 
 
 class InlineJob:

@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from fmtrain.errors import ConfigError, RankLost
-from launch.backends.command import Command, Failure, meeting, rank_env
+from launch.backends.command import SETTLE, STOP, Command, Failure, meeting, rank_env
 from launch.backends.ray_cluster.nodes import Node, living
 from launch.backends.ray_cluster.rank import Place, Rank, Title
 
 STRICT_WAIT = 10.0  # seconds for a node for each rank; the last command's resources come back within one
 TELL_AFTER, TELL_EVERY = 5.0, 60.0  # seconds without room after which we say so, and between two such words
 START_WAIT = 120.0  # seconds for an actor that has room to answer
-SETTLE = 0.3  # seconds after a rank's end, for the end that caused it to be seen too
-STOP = 5.0  # seconds for the ranks beside one that failed: without it they can save nothing
 
 
 @dataclass(frozen=True)
