@@ -28,7 +28,9 @@ DEFAULT_TEMPLATE = (
     "{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
-_BLOCK, _BLOCK_CHARACTERS = 64, 1 << 20  # rows that are rendered together, at most
+_BLOCK, _BLOCK_COST = 64, 1 << 20  # rows that are rendered together, at most; see Chat.cost
+_MOST_COST = 1 << 25  # of one row: what the renderer's memory and time hold whatever the letters
+_MESSAGE = 32  # characters that a message costs as many as beside its own
 _PROBE = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 _NONCHARACTERS = [chr(c) for c in range(0xFDD0, 0xFDF0)]  # never assigned: they occur in no text of good faith
 
@@ -95,6 +97,12 @@ class Chat:
     @property
     def turns(self) -> list[int]:
         return [i for i, message in enumerate(self.messages) if message.get("role") == "assistant"]
+
+    @property
+    def cost(self) -> int:
+        """Characters that are rendered for it, about: each turn is rendered with all that came before."""
+        size = sum(len(str(m.get("content"))) + _MESSAGE for m in self.messages)
+        return size * max(1, len(self.turns))
 
 
 def pair(prompt_messages: Sequence[Message], response: str) -> Chat:
@@ -183,8 +191,8 @@ def _blocks(chats: Iterable[Chat]) -> Iterator[list[Chat]]:
     block, size = list[Chat](), 0
     for chat in chats:
         block.append(chat)
-        size += sum(len(str(m.get("content"))) for m in chat.messages)
-        if len(block) == _BLOCK or size > _BLOCK_CHARACTERS:
+        size += chat.cost
+        if len(block) == _BLOCK or size > _BLOCK_COST:
             yield block
             block, size = [], 0
     if block:
@@ -195,6 +203,11 @@ def _prepare(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> "_Prepared | Inp
     turns = chat.turns
     try:
         _check(chat.messages, turns)
+        if chat.cost > _MOST_COST:
+            raise InputError(
+                f"a chat of {len(chat.messages)} messages with {len(turns)} turns to learn is too long to render turn "
+                "by turn; cut it into several"
+            )
         return _Prepared(_hide(tokenizer, chat.messages), turns, set(turns[-1:] if chat.last_alone else turns))
     except InputError as e:
         return e

@@ -10,7 +10,7 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from fmtrain.data import template_process, templates
-from fmtrain.data.chat import encode_chat, end_token_ids, ensure_chat_template
+from fmtrain.data.chat import Chat, Encoded, encode_chat, encode_chats, end_token_ids, ensure_chat_template
 from fmtrain.data.templates import TemplateFault, Wanted, fix_date, render
 from fmtrain.errors import InputError
 from fmtrain.models import load_tokenizer
@@ -176,6 +176,15 @@ def test_one_row_refused_is_one_row(tokenizer: PreTrainedTokenizerBase) -> None:
     first, second, third = render(tokenizer, [WANTED, system, odd])
     assert (first, third) == (["a question\n"] * 2, ["\ud800 ü"])
     assert isinstance(second, InputError) and "no system here" in str(second) and "roles system" in str(second)
+
+
+def test_a_chat_that_is_too_much_to_render_is_one_row(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Two thousand turns, each rendered with all before it, are a gigabyte: the row's fault, and not the template's."""
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    endless = Chat([{**message, "content": "word " * 200} for message in CHAT] * 1000)
+    first, second, third = encode_chats(tokenizer, [Chat(CHAT), endless, Chat(CHAT * 20)])
+    assert isinstance(first, Encoded) and isinstance(third, Encoded)
+    assert isinstance(second, InputError) and "2000 messages with 1000 turns" in str(second)
 
 
 def test_chance_and_the_clock_are_the_same_each_time(
