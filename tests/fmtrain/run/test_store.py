@@ -48,7 +48,7 @@ def test_commit_find_get(store: Store) -> None:
     verify(second)
     with pytest.raises(ConfigError, match="v1, v2"):
         store.get("m@v7", "model")
-    with pytest.raises(ConfigError, match="there is m"):
+    with pytest.raises(ConfigError, match="it has m"):
         store.get("other", "model")
 
 
