@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 import re
 from collections import Counter
 from collections.abc import Collection
@@ -16,6 +17,7 @@ from fmtrain.schema.launch import Launch
 from fmtrain.schema.root import Root
 from fmtrain.schema.together import check_ranks, check_stage
 from fmtrain.schema.training import Bert, Dpo, HuggingFace, Llama, Mlm, Model, Sft, TrainStage
+from launch.backends.environment import environment
 
 TRAINING = ("pretrain", "sft", "dpo")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # the name of a folder: file systems end at 255 bytes, or 143
@@ -47,6 +49,7 @@ def check(root: Root) -> None:
     _corpus(root)
     if not RANKS.fullmatch(root.launch.ranks):
         raise ConfigError(f"launch.ranks={root.launch.ranks}: expected auto or a number of ranks, e.g. launch.ranks=2")
+    _environment(root.launch)
     for name in TRAINING:
         stage = getattr(root.stages, name)
         if stage is not None:
@@ -82,6 +85,11 @@ def _date(given: str) -> None:
     except ValueError:
         pass
     raise ConfigError(f"template_date: {given!r} is no date; e.g. template_date={TEMPLATE_DATE}")
+
+
+def _environment(launch: Launch) -> None:
+    """Names of launch.env that cannot be passed on. What is set in a job, its `setup` may say: not asked from here."""
+    environment("compute", launch.env, dict.fromkeys(launch.env, "") if launch.name == "slurm" else os.environ)
 
 
 def _ranges(root: Root) -> None:

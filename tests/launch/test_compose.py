@@ -95,6 +95,21 @@ def misspellings(key: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
+    ("backend", "name", "refused"),
+    [
+        ("inline", "ABSENT_X", "is not set"),
+        ("local", "RANK", "is not passed on"),
+        ("slurm", "RANK", "is not passed on"),
+    ],
+)
+def test_a_variable_that_cannot_be_passed_on_is_known_at_plan(backend: str, name: str, refused: str) -> None:
+    compose(["recipe=quickstart", f"launch={backend}", "launch.env=[PATH]"])
+    compose(["recipe=quickstart", "launch=slurm", "launch.env=[ABSENT_X]"])  # the job's setup may set it
+    with pytest.raises(ConfigError, match=f"launch.env: {name} {refused}"):
+        compose(["recipe=quickstart", f"launch={backend}", f"launch.env=[{name}]"])
+
+
+@pytest.mark.parametrize(
     ("given", "having"),
     [
         (["launch=inline", "launch.auth=token"], "launch=inline has no setting 'auth'.* launch=local$"),
