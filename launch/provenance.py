@@ -54,5 +54,5 @@ def host() -> dict[str, Any]:
         "name": socket.gethostname(),
         "cpus": cpus(),
         "machine": platform.machine(),
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.release()}",  # platform() asks a child, which would hold our keys
     }
