@@ -106,6 +106,10 @@ def meet(task, item):
 def unreachable(self, ref, run, beat):
     run.killed = time.monotonic()
 
+def say(*words):
+    # a line of its own in one write: Ray prints beside us, and not always whole lines
+    os.write(1, ("\\n" + json.dumps(words) + "\\n").encode())
+
 if __name__ == "__main__":
     work, executor, items, *names = sys.argv[1:]
     resources = {"executor": executor, "heartbeat_seconds": 3}
@@ -127,13 +131,13 @@ if __name__ == "__main__":
                 said = str(scheduler.run(name, getattr(tasks_for_test, name), list(own or items), unit="documents"))
             except FmtrainError as e:
                 said = f"{type(e).__name__} {e}"
-            print(json.dumps([name, said]), flush=True)
+            say(name, said)
             tried = [len(list(p.iterdir())) for p in (scheduler.parts / "attempts" / name).glob("*")]
-            print(json.dumps([name + " attempts", str(max(tried, default=0))]), flush=True)
+            say(name + " attempts", str(max(tried, default=0)))
         found = sorted(p.name for p in scheduler.parts.glob("*/*.txt"))
-        print(json.dumps(["files", " ".join(found)]), flush=True)
+        say("files", " ".join(found))
         METRICS
-    print(json.dumps(["ray imported", str("ray" in sys.modules)]))
+    say("ray imported", str("ray" in sys.modules))
 """
 _METRICS = """
         import ray, urllib.request
@@ -142,7 +146,7 @@ _METRICS = """
             text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
             if " 16.0" in text and " 16000.0" in text: break  # they are sent every ten seconds
             time.sleep(0.5)
-        print(json.dumps(["metrics", "; ".join(l for l in text.splitlines() if "fmtrain" in l)]))
+        say("metrics", "; ".join(l for l in text.splitlines() if "fmtrain" in l))
 """
 
 

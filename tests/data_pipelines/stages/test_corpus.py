@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import random
+import re
 import signal
 import sysconfig
 import time
@@ -317,9 +318,10 @@ def test_ray_gives_the_same_bytes(make_corpus: Any, ray_env: dict[str, str]) -> 
     inline.run()
     ray = make_corpus(config, files, STDLIB, tasks=3, executor="ray", name="ray")
     process = ray.start(**ray_env)
-    said = process.communicate(timeout=120)[1]
+    *tasks, told = process.communicate(timeout=120)[1].splitlines()
     assert process.returncode == 0
-    assert all(line.startswith("task corpus:") and " done on " in line for line in said.splitlines()), said
+    assert all(line.startswith("task corpus:") and " done on " in line for line in tasks), tasks
+    assert re.fullmatch(r"\d+ records: .* held out, \d+ kept", told)
     assert ray.files() == inline.files()
 
 

@@ -60,16 +60,16 @@ def test_the_advised_command_makes_rows(tmp_path: Path, what: str, content: byte
 @pytest.mark.parametrize(
     ("name", "content", "what"),
     [
-        ("r.jsonl", gzip.compress(b"{}"), "gzip data and its name does not say so: give it the ending .gz"),
+        ("r.jsonl", gzip.compress(b"{}", mtime=0), "gzip data and its name does not say so: give it the ending .gz"),
         ("r.jsonl", zstandard.compress(b"{}"), "Zstandard data .* ending .zst"),
         ("r.jsonl", b"PK\x03\x04", "a ZIP archive: unpack it"),
         ("r.jsonl", b"<!doctype html>", "HTML or XML"),
         ("r.jsonl", b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
-        ("r.jsonl.GZ", gzip.compress(b'[{"a": 1}]'), "JSON array.*Unpack it, then convert"),
+        ("r.jsonl.GZ", gzip.compress(b'[{"a": 1}]', mtime=0), "JSON array.*Unpack it, then convert"),
         ("r.jsonl", b"", "hold no row at all"),
         ("r.jsonl", b"\n\n", "hold no row at all"),
         ("r.jsonl", b'{"question": "q", "answer": "a"}\n', "none of the 1 rows .*are answer, question.*prompt_key"),
-        ("r.jsonl.gz", gzip.compress(JSONL.encode())[:-9], "is cut short"),
+        ("r.jsonl.gz", gzip.compress(JSONL.encode(), mtime=0)[:-9], "is cut short"),
     ],
 )  # fmt: skip
 def test_what_is_said_of_others(tmp_path: Path, name: str, content: bytes, what: str) -> None:
