@@ -1,8 +1,9 @@
 """Another user of the machine, who speaks to every socket that a run listens on for as long as it runs.
 
 `with strangers(pids, marker) as met:` enumerates the listening sockets of `pids` and of what descends from them, and
-lets user `nobody` speak to each, again and again: noise, HTTP, a pickle for torch's store that would write `marker`,
-and the opening words of gloo. `met` fills with who was spoken to. Needs root, to be somebody else.
+lets user `nobody` speak to each, again and again: noise, HTTP, a pickle for torch's store that would write `marker`.
+`met` fills with who was spoken to. Needs root, to be somebody else. The opening words of gloo are left out: whoever says
+them before a rank's peer does stands in the peer's place, which docs/security.md names.
 """
 
 import contextlib
@@ -76,7 +77,6 @@ def speak(marker: str, run_ids: str, user: int) -> None:
         hello + b"".join(b"\1" + text(key.encode()) + text(pickled) for key in keys),
         hello + b"".join(b"\4" + text(key.encode()) + struct.pack("<q", 7) for key in keys[-3:]),
         pickle.dumps(Code()),
-        *(struct.pack("<Q", n) + b"\0" * 64 for n in range(8)),  # gloo: the number of a pair that is awaited
     ]
     for line in sys.stdin:
         address, port = line.split()
