@@ -2,8 +2,8 @@
 
 `with strangers(pids, marker) as met:` enumerates the listening sockets of `pids` and of what descends from them, and
 lets user `nobody` speak to each, again and again: noise, HTTP, a pickle for torch's store that would write `marker`.
-`met` fills with who was spoken to. Needs root, to be somebody else. The opening words of gloo are left out: whoever says
-them before a rank's peer does stands in the peer's place, which docs/security.md names.
+`met` fills with who was spoken to. Needs root, to be somebody else. The opening words of gloo are left out: whoever
+says them before a rank's peer does stands in the peer's place, which docs/security.md names.
 """
 
 import contextlib

@@ -2,6 +2,7 @@
 
 import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,20 +35,21 @@ def test_a_name_or_a_comment_is_no_field() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "least", "most"),
+    ("told", "least", "most"),
     [
-        (answer(left=90), 70, 80),  # USR1 before the time limit
-        (answer(left=15, preempt="2026-11-27T20:30:00"), 7, 11),  # a GraceTime of 15
-        (answer(left=4), 0, 2),
-        (answer("COMPLETING", left=500), slurm.LAST_GRACE, slurm.LAST_GRACE),  # queued again from outside
-        (answer("CANCELLED", left=0), slurm.LAST_GRACE, slurm.LAST_GRACE),  # until SIGKILL
-        (answer("TIMEOUT", left=-1), slurm.LAST_GRACE, slurm.LAST_GRACE),
-        (answer(end="Unknown"), slurm.GRACE, slurm.GRACE),  # no time limit
-        ("", slurm.GRACE, slurm.GRACE),
+        ({"left": 90}, 60, 80),  # USR1 before the time limit
+        ({"left": 15, "preempt": "2026-11-27T20:30:00"}, 5, 11),  # a GraceTime of 15
+        ({"left": 4}, 0, 2),
+        ({"state": "COMPLETING", "left": 500}, slurm.LAST_GRACE, slurm.LAST_GRACE),  # queued again from outside
+        ({"state": "CANCELLED", "left": 0}, slurm.LAST_GRACE, slurm.LAST_GRACE),  # until SIGKILL
+        ({"state": "TIMEOUT", "left": -1}, slurm.LAST_GRACE, slurm.LAST_GRACE),
+        ({"end": "Unknown"}, slurm.GRACE, slurm.GRACE),  # no time limit
+        ({}, slurm.GRACE, slurm.GRACE),
         (None, slurm.GRACE, slurm.GRACE),  # not asked to stop by Slurm: Ctrl-C on one's own machine
     ],
+    ids=str,
 )
-def test_as_long_as_there_is(text: str | None, least: float, most: float, tmp_path: Path) -> None:
-    if text is not None:
-        (tmp_path / slurm.ANSWER).write_text(text)
+def test_as_long_as_there_is(told: dict[str, Any] | None, least: float, most: float, tmp_path: Path) -> None:
+    if told is not None:
+        (tmp_path / slurm.ANSWER).write_text(answer(**told) if told else "")
     assert least <= slurm.grace(tmp_path) <= most

@@ -213,8 +213,9 @@ def test_files_of_settings_are_no_input_and_must_not_change(make_corpus: Any, tm
     run = make_corpus(job(), [file], tmp_path, beside=words)
     assert run.run().counts["read"] == len(planted())  # whatever the data's own file is called
     words.write_text("two\n")
-    with pytest.raises(InputError, match=r"words\.txt has changed since this run was planned"):
-        run.run()
+    with run.start() as worker:
+        said = worker.communicate()[1]
+    assert worker.returncode == 3 and "words.txt has changed since this run was planned" in said
 
 
 def test_an_evaluation_set_by_name(make_corpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
