@@ -27,7 +27,7 @@ SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_worker_niceness": "0",  # of 15, Ray's own: a rank is what this machine is for; read where a raylet starts
     "RAY_gcs_rpc_server_reconnect_timeout_s": "15",  # of 60: a Ray whose head is gone is gone
-    "RAY_raylet_start_wait_time_s": "120",  # of 30, too few on a busy machine
+    "RAY_prestart_worker_first_driver": "0",  # else who joins waits for workers, also for those that cannot start
 }
 
 
