@@ -194,29 +194,31 @@ def walk(args: argparse.Namespace, launch: str, seconds: dict[str, float], draw:
     store = at.folder / f"walk-{at.walks}"
     at.walks += 1
     turn: Turn | None = None
+    struck: Kill | None = None  # the last kill in `turn`, which may outlive it for a while
     mine: list[Kill] = []
     for stage in [STARTING, *seconds]:
         kinds = ["driver", "driver, SIGTERM", "stage", "any", *(["ray"] if launch == "local" else [])]
         kill = Kill(launch, stage, draw.choice(kinds[:2] + kinds[3:] if stage == STARTING else kinds))
         begun = time.monotonic()
         if turn is not None and turn.process.poll() is not None:
-            end(turn, None, at)
-            turn = None
+            end(turn, struck, at)
+            turn = struck = None
         turn = turn or Turn(args.recipe, launch, store)
         hit = strike(turn, kill, draw, 6.0 if stage == STARTING else seconds[stage])
         if hit:
+            struck = kill
             mine.append(kill)
             at.kills.append(kill)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 turn.process.wait(8.0)
         if turn.process.poll() is not None:
-            end(turn, kill if hit else None, at)
-            turn = None
+            end(turn, struck, at)
+            turn = struck = None
         kill.seconds = time.monotonic() - begun
         if len(at.kills) >= at.wanted:
             break
     if turn is not None:
-        end(turn, mine[-1] if mine else None, at)
+        end(turn, struck, at)
     last = Turn(args.recipe, launch, store)
     code = last.close()
     bad = [] if code == 0 else [f"the last run left with {code}"]
