@@ -247,13 +247,13 @@ def from_rows(stage: Stage, job: ExamplesJob, data: Rows) -> tuple[Examples, dic
                 if tally.unfit <= _UNFIT:
                     examples.unfit.append(Unfit(source.name, number, row))
                 elif not rows:
-                    raise InputError(tally.none_usable(whole=False))
+                    raise InputError(tally.none_usable(stage.sources, whole=False))
             elif row.id in rows:
                 repeated += 1
             else:
                 rows[row.id] = row
     if not rows:
-        raise InputError(tally.none_usable())
+        raise InputError(tally.none_usable(stage.sources))
     if tally.unfit > data.max_bad_fraction * tally.read:
         raise InputError(_too_many_unfit(tally, data))
     sft = [row for row in rows.values() if isinstance(row, SftRow)]

@@ -171,34 +171,38 @@ class _Found:
 
 def _acquire(path: Path, me: Owner, what: str, poll: Callable[[], None]) -> Lease:
     shared_dir(path.parent)
-    mine = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    placed: Path | None = None
+    while (last := _newest(path)) is None or last.owner != me:
+        if placed and _read_owner(placed / _OWNER) == me:
+            _remove(placed)  # below another's: `_newest` met its folder of before as it went, and saw none
+        if last is not None:
+            _await_end(path, last, me, what, poll)
+        placed = _folder(path, last.number + 1 if last else 1)
+        try:
+            _place(placed, me)
+        except OSError:
+            placed = None
+            if _newest(path) == last:
+                raise  # not that another process was first: it says what it is
+    fsync_dir(path.parent)
+    for older in _numbers(path):
+        if older < last.number:
+            _remove(_folder(path, older))
+    return Lease(path, last.number, me, what)
+
+
+def _place(folder: Path, me: Owner) -> None:
+    """Put a lease there, unless there is one: OSError."""
+    mine = folder.with_name(f".{secrets.token_hex(8)}.tmp")
     mine.mkdir()
     try:
         write_json(mine / _OWNER, asdict(me))
         (mine / _OWNER).chmod(0o644)  # whatever the umask: who shares the store must be able to ask who it is
         mine.chmod(0o755)
-        while True:
-            last = _newest(path)
-            if last is not None and last.owner == me:
-                number = last.number  # a file server that has answered a rename with an error, and done it
-                break
-            if last is not None:
-                _await_end(path, last, me, what, poll)
-            number = last.number + 1 if last else 1
-            with contextlib.suppress(OSError):  # another process was first: look again
-                os.rename(mine, _folder(path, number))
-                break
-            if _newest(path) == last:
-                os.rename(mine, _folder(path, number))  # it is something else, and says what
-                break
+        os.rename(mine, folder)
     except BaseException:
         _remove(mine)
         raise
-    fsync_dir(path.parent)
-    for older in _numbers(path):
-        if older < number:
-            _remove(_folder(path, older))
-    return Lease(path, number, me, what)
 
 
 def _await_end(path: Path, last: _Found, me: Owner, what: str, poll: Callable[[], None]) -> None:

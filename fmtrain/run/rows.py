@@ -45,14 +45,14 @@ class Tally:
         seen = "; ".join(f"{n} rows with the keys {names}" for names, n in self.keys.most_common(3))
         return f"first {self.first}" + (f". Found: {seen}" if seen else "")
 
-    def none_usable(self, whole: bool = True) -> str:
-        """What to say where no row is usable; unless `whole`, only the beginning was looked at."""
-        if not self.unfit and not whole:
-            return f"the beginning of data.files holds no row. Expected JSON lines of one of these forms - {FORMS}"
+    def none_usable(self, files: list[Source], whole: bool = True) -> str:
+        """What to say where no row of `files` is usable; unless `whole`, only the beginning was looked at."""
+        named = files[0].path + (f" and {len(files) - 1} more" if len(files) > 1 else "")
         if not self.unfit:
-            return f"data.files hold no row at all. Expected JSON lines of one of these forms - {FORMS}"
+            lack = "hold no row at all" if whole else "begin with no row: blank lines, or one that does not end"
+            return f"data.files ({named}) {lack}. Expected JSON lines of one of these forms - {FORMS}"
         read = self.read if whole else f"first {self.read}"
-        return f"none of the {read} rows in data.files is usable; {self.found()}. Expected one of the forms - {FORMS}"
+        return f"none of the {read} rows in {named} is usable; {self.found()}. Expected one of the forms - {FORMS}"
 
 
 def read_rows(
@@ -155,5 +155,5 @@ def look(data: Rows, files: list[Source], most: int = LOOKED_AT) -> Look:
         whole = whole and purse.left > 0
         most -= begin - purse.left
     if not forms:
-        raise InputError(tally.none_usable(whole))
+        raise InputError(tally.none_usable(files, whole))
     return Look(frozenset(forms), len(different) > 1, whole)

@@ -4,7 +4,6 @@ import gzip
 import os
 import subprocess
 import sys
-import time
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -46,11 +45,17 @@ def _links(folder: Path) -> None:
     (folder / "y").symlink_to(folder)
 
 
-def _model(folder: Path, config: bytes = b"", **files: bytes) -> None:
-    (folder / "config.json").write_bytes(config or b'{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}')
-    for name, content in files.items():
-        (folder / name.replace("_", ".")).write_bytes(content)
-    (folder / "rows.jsonl").write_bytes(ROWS)
+def _model(folder: Path, **files: bytes) -> None:
+    """A whole model with a row beside it: nothing but what a case put there is amiss."""
+    whole = {
+        "config_json": b'{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 4}',
+        "tokenizer__config_json": b'{"tokenizer_class": "PreTrainedTokenizerFast"}',
+        "tokenizer_json": b'{"model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1}}, "added_tokens": []}',
+        "model_safetensors": b"\x02\0\0\0\0\0\0\0{}",
+        "rows_jsonl": ROWS,
+    }
+    for name, content in (whole | files).items():
+        (folder / name.replace("__", "-").replace("_", ".").replace("-", "_")).write_bytes(content)
 
 
 def _huge(path: Path, size: int) -> None:
@@ -82,31 +87,30 @@ CASES: dict[str, Callable[[Path], object]] = {
     "a sparse file": lambda d: _huge(d / "rows.jsonl", 1 << 40),
     "Parquet": _blown_up_parquet,
     "a model's giant JSON": lambda d: (_model(d), _huge(d / "tokenizer.json", 1 << 40)),
-    "a model's deep JSON": lambda d: _model(d, b'{"a":' * MB),
-    "a model's huge numbers": lambda d: _model(d, b'{"num_hidden_layers": ' + b"9" * MB + b"}"),
-    "a model's FIFO": lambda d: (_model(d), os.mkfifo(d / "tokenizer.json")),
+    "a model's deep JSON": lambda d: _model(d, config_json=b'{"a":' * MB),
+    "a model's huge numbers": lambda d: _model(d, config_json=b'{"num_hidden_layers": ' + b"9" * MB + b"}"),
+    "a model's FIFO": lambda d: (_model(d), (d / "tokenizer.json").unlink(), os.mkfifo(d / "tokenizer.json")),
 }
+
+
+# In a process of its own: a child's ru_maxrss begins with what the process that forked it had held.
+MEASURE = f"""
+import resource, subprocess, sys
+resource.setrlimit(resource.RLIMIT_CPU, ({4 * SECONDS:.0f}, {4 * SECONDS:.0f}))
+code = subprocess.run(sys.argv[1:], stdout=sys.stderr, timeout={12 * SECONDS}).returncode
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(code, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
+"""
 
 
 def plan(folder: Path, *words: str) -> tuple[int, str, float, int]:
     """Exit code, output, seconds of CPU and bytes of memory of a `plan`; it is ended where it takes far too long."""
-    out = open(folder / "said", "wb+")  # noqa: SIM115
     command = [sys.executable, "-m", "launch.cli", "plan", *words, f"store={folder / 'store'}"]
-    limit = lambda: __import__("resource").setrlimit(__import__("resource").RLIMIT_CPU, (40, 40))  # noqa: E731
-    child = subprocess.Popen(command, stdout=out, stderr=out, cwd=REPOSITORY, preexec_fn=limit)
-    deadline = time.monotonic() + 12 * SECONDS
-    pid = 0
-    while not pid and time.monotonic() < deadline:
-        pid, status, usage = os.wait4(child.pid, os.WNOHANG)
-        time.sleep(0.02)
-    if not pid:
-        child.kill()
-        _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    out.seek(0)
-    with out:
-        said = out.read().decode("utf-8", "replace")
-    return child.returncode, said, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+    ran = subprocess.run([sys.executable, "-S", "-c", MEASURE, *command], capture_output=True, cwd=REPOSITORY)
+    said = ran.stderr.decode("utf-8", "replace")
+    assert ran.returncode == 0, said
+    code, seconds, size = ran.stdout.split()
+    return int(code), said, float(seconds), int(size)
 
 
 PATTERNS = {"links that lead back": "**/*.jsonl", "a link to itself": "rows.jsonl", "many names, none meant": "*.jsonl"}
@@ -121,12 +125,13 @@ def test_plan_answers(tmp_path: Path, case: str) -> None:
     model = folder if case.startswith("a model") else tmp_path
     if model is tmp_path:
         _model(model)
+        (model / "rows.jsonl").unlink()
     words = ["recipe=finetune", f"data.files={folder}/{PATTERNS.get(case, 'rows.*')}", f"model.path={model}"]
     if case in ("Parquet", "many files"):
         words = ["recipe=corpus_web", f"data.files={folder}/*.*"]
     code, said, seconds, size = plan(tmp_path, *words)
     print(f"{case}: exit {code}, {seconds:.1f} s, {size / MB:.0f} MB: {said.strip()[-300:]}")
-    assert code in (0, 2, 3), said
+    assert code == 0 or (code in (2, 3) and (str(folder) in said or "rows.jsonl" in said)), said
     assert "Traceback" not in said and "internal" not in said and said.strip(), said
     assert len(said) < 6000, said[:3000]
     assert seconds < SECONDS and size < BYTES, (seconds, size, said)

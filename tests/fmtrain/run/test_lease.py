@@ -139,7 +139,9 @@ def test_one_of_many_takes_a_lease_that_is_free(path: Path) -> None:
         try:
             with lease.held(path, f"r{i}", "x"):
                 won.append(i)
-                time.sleep(0.3)
+                deadline = time.monotonic() + 30
+                while len(lost) < 7 and time.monotonic() < deadline:
+                    time.sleep(0.01)
         except HeldError:
             lost.append(i)
 
@@ -149,6 +151,23 @@ def test_one_of_many_takes_a_lease_that_is_free(path: Path) -> None:
     for t in threads:
         t.join()
     assert len(won) == 1 and len(lost) == 7
+
+
+def test_a_lease_that_goes_as_it_is_looked_at_hides_no_newer(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run takes over from a dead one, between this one's list of the leases and its look at the first."""
+    numbers, older = lease._numbers, leave(path, pid=2**22 + 1, started="1")
+
+    def stale(asked: Path) -> list[int]:
+        found = numbers(asked)
+        if found == [1] and not path.with_name(f"{path.name}.2").exists():
+            leave(path, 2, run="first", started=lease.process_start(os.getpid()))
+            shutil.rmtree(older)
+        return found
+
+    monkeypatch.setattr(lease, "_numbers", stale)
+    with pytest.raises(HeldError, match="first"), lease.held(path, "second", "x"):
+        pass
+    assert left(path) == [f"{path.name}.2"]
 
 
 SLEEPER = """
