@@ -23,7 +23,7 @@ from data_pipelines.token_shards import ShardWriter
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.run.stage import Stage
 from fmtrain.run.storage import sha256_file, write_json
-from fmtrain.run.worker import Progress, Result, announce
+from fmtrain.run.worker import Progress, Result, announce, tell
 from fmtrain.schema.corpus import TokensJob, TokensStage
 from fmtrain.schema.mixture import check, is_plain, weights
 
@@ -43,6 +43,11 @@ class _Blend:
 
     def __post_init__(self) -> None:
         self.by_name = {share.source: i for i, share in enumerate(self.shares)}
+
+    @property
+    def documents(self) -> int:
+        """Those that the mixture has a weight for."""
+        return sum(share.documents for share in self.shares)
 
     def place(self, document: Document) -> tuple[int, int] | None:
         """The number of the document's share and its key; None where the first pass leaves it out."""
@@ -197,7 +202,10 @@ def _result(stage: Stage, writer: ShardWriter, tally: _Tally, blend: _Blend | No
             for share in blend.shares
         }
         announce(stage, mixture.table(blend.shares, blend.left_out))
-    tokens = tally.total("tokens")
+    tokens, taken = tally.total("tokens"), tally.total("documents")
+    without, beyond = (blend.left_out.total(), blend.documents - taken) if blend else (0, 0)
+    gone = {"of a source without a weight": without, "beyond what the mixture wants": beyond}
+    tell(stage, "training documents", without + beyond + taken, gone | {"tokenized": taken})
     return Result(
         counts=found,
         metrics={"bytes_per_token": round(tally.total("bytes") / tokens, 4) if tokens else None},

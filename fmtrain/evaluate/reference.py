@@ -5,7 +5,7 @@ Takes the rows that DPO will take, by the same function; held-out rows are all t
 
 import json
 
-from fmtrain.data.rows import PreferenceRow, preference_rows, told
+from fmtrain.data.rows import PreferenceRow, check_refused, preference_rows, told
 from fmtrain.data.templates import fix_date
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.evaluate.preference import score_pairs
@@ -43,6 +43,7 @@ def run(stage: Stage) -> Result:
         rows += found.rows
         counts |= {f"{split}_{name}": n for name, n in found.counts.items()}
         tell(stage, f"{split} rows", sum(found.counts.values()), told(found.counts, job.sequence_length))
+        check_refused(found, job.max_refused_fraction, f"stages.{stage.stage}.max_refused_fraction")
     if not rows:
         raise InputError(
             f"{stage.input('examples')} gives no preference row of at most stages.reference.sequence_length="

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fmtrain.schema.corpus import Inputs
 from fmtrain.schema.fields import TEMPLATE_DATE, outside
-from fmtrain.schema.limits import AboveZero, Count, Limits, Positive, RowLength, Size
+from fmtrain.schema.limits import AboveZero, Count, Limits, Positive, RowLength, Share, Size
 
 
 @dataclass
@@ -15,6 +15,7 @@ class ReferenceStage:
     artifact: str = "reference"
     sequence_length: RowLength = 384
     max_rows: Positive | None = None
+    max_refused_fraction: Share = outside(0.1)  # of a split's rows; a chat template that refuses more stops the stage
     batch_size: Size = outside(8)
     inputs: Inputs = outside(Inputs)
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def test_epochs_and_parts(
     printed = capsys.readouterr().err
     assert printed.index("planned") < printed.index("left out, without a weight: 20 documents of 1 sources")
     assert "cut" in printed and "repeated" in printed
+    assert re.search(r"\d+ training documents: 20 of a source without a weight, .*\d+ tokenized$", printed.strip())
 
 
 def test_order_is_the_corpus_order_epoch_by_epoch(tmp_path: Path, mixed: Path, tokenizer_folder: Path) -> None:

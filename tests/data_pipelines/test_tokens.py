@@ -56,6 +56,7 @@ def test_every_training_document_once_and_whole(
     assert ran.result.counts["shards"] == len(index["shards"]) == len(list(ran.out.glob("*.tokens")))
     assert ran.result.counts["bytes"] == sum(len(t.encode()) for t in want)
     assert all(s["tokens"] <= shard_tokens or s["documents"] == 1 for s in index["shards"])
+    assert (tmp_path / "said.txt").read_text() == f"{len(want)} training documents: {len(want)} tokenized\n"
     if shard_tokens == 10:
         assert all(s["documents"] == 1 for s in index["shards"])
 

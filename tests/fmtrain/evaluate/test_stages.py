@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,19 @@ def test_reference_beyond_the_models_positions_is_refused(lineage: Lineage, tmp_
     job = ReferenceJob(ReferenceStage(sequence_length=4096))
     with pytest.raises(ConfigError, match=r"stages\.reference\.sequence_length=4096 .*at most 128 tokens"):
         go(lineage.stage("reference", job, ["examples"], tmp_path, model=lineage.folders["sft"]))
+
+
+def test_reference_stops_where_the_template_refuses_too_many(lineage: Lineage, tmp_path: Path) -> None:
+    model = shutil.copytree(lineage.folders["sft"], tmp_path / "model")
+    template = model / "chat_template.jinja"
+    odd = "{% if 'def f1(' in messages[0].content %}{{ raise_exception('an odd row') }}{% endif %}"
+    template.write_text(odd + template.read_text())
+    for most, refused in ((0.1, True), (1.0, False)):
+        job = ReferenceJob(replace(REFERENCE.stage, max_refused_fraction=most))
+        stage = lineage.stage("reference", job, ["examples"], tmp_path / f"{most}", model=model)
+        with pytest.raises(InputError, match=r"reference\.max_refused_fraction=0\.1") if refused else nullcontext():
+            go(stage)
+    assert "refused by the chat template" in (stage.folder / "said.txt").read_text()
 
 
 def test_reference_without_a_row_that_fits(lineage: Lineage, tmp_path: Path) -> None:
