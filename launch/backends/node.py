@@ -11,7 +11,6 @@ that this one starts. The workers of a stage unblock it for themselves (fmtrain.
 
 import argparse
 import contextlib
-import ctypes
 import logging
 import random
 import shutil
@@ -26,10 +25,9 @@ from pathlib import Path
 from launch.backends.environment import environment
 from launch.backends.ray_cluster.keeper import object_store
 from launch.backends.ray_cluster.start import SETTINGS
-from launch.backends.reaper import end_all, keep_logs
+from launch.backends.reaper import end_all, keep_logs, keep_orphans
 
 PORTS = range(20_000, 32_000)  # below those that the kernel hands out to whoever connects
-_PR_SET_CHILD_SUBREAPER = 36
 
 
 def free_port() -> int:
@@ -93,8 +91,7 @@ class Holder:
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, self._ask)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        if sys.platform == "linux":  # what Ray leaves behind stays ours to find
-            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        keep_orphans()
         try:
             process = subprocess.Popen(self._command(), stdin=subprocess.DEVNULL, env=environment("ray") | SETTINGS)
             while self.asked is None and process.poll() is None:

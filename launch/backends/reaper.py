@@ -10,6 +10,7 @@ unless the driver has said that all went well.
 import contextlib
 import ctypes
 import os
+import secrets
 import select
 import shutil
 import signal
@@ -24,6 +25,12 @@ WELL = b"well"  # what the driver says on our standard input before it closes it
 POLL = 0.2  # seconds between two looks at the process
 PATIENCE = 10.0  # seconds for killed processes to be gone; one that waits for a dead disk may never be
 _PR_SET_CHILD_SUBREAPER = 36
+
+
+def keep_orphans() -> None:
+    """What loses its parent below this process becomes its child (Linux), for `end_all` to find."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def descendants(root: int) -> dict[int, str | None]:
@@ -42,12 +49,16 @@ def descendants(root: int) -> dict[int, str | None]:
 
 
 def main(argv: list[str]) -> int:
-    """FOLDER LOGS FD COMMAND..: run the command, which is given the descriptor FD; FOLDER may be empty."""
+    """FOLDER LOGS FD COMMAND..: run the command, which is given the descriptor FD, in a new FOLDER; it may be empty."""
     folder, logs, fd, *command = argv
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, _leave_it_to_the_driver)  # no SIG_IGN: children would inherit that
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    keep_orphans()
+    if folder:
+        os.mkdir(folder, 0o700)  # Ray opens to all what it makes itself
+    if folder and (token := os.environ.get("RAY_AUTH_TOKEN_PATH")):
+        with open(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as f:
+            f.write(secrets.token_urlsafe(32))
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[int(fd)])
     os.close(int(fd))  # its other end shall see that the command is gone
     well = _watch(process.pid)

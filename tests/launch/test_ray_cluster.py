@@ -360,5 +360,5 @@ def test_nothing_at_the_address_is_told_within_seconds(tmp_path: Path, monkeypat
 
 def test_without_a_token_the_user_is_warned(tmp_path: Path) -> None:
     settled = start.settle(LocalRay(auth="disabled"), nobody_asks)
-    Path(settled.home).rmdir()
+    assert not Path(settled.home).exists(), "who makes it is there to remove it"
     assert any("can run commands as you" in warning for warning in settled.warnings)

@@ -5,7 +5,6 @@ It waits for nothing without hearing its signals: `check` is called at every tur
 
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -34,12 +33,7 @@ _ERRORS = {e.__name__: e for e in (ConfigError, StageFailed)}  # all else that g
 def open_ray(config: LocalRay | Slurm, folder: Path, recipe: str, check: Callable[[], None]) -> Iterator["RayBackend"]:
     """Ray for the block, for the run whose folder this is. All that we start ends with the block, or with us."""
     start = settle(config, check)
-    try:
-        keeper = Keeper(start, folder, recipe, check)
-    except BaseException:  # no reaper, who would do this
-        if start.home:
-            shutil.rmtree(start.home, ignore_errors=True)
-        raise
+    keeper = Keeper(start, folder, recipe, check)
     try:
         yield RayBackend(config, keeper, start)
     except BaseException:

@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from fmtrain.errors import ConfigError
 from fmtrain.schema.launch import LocalRay, Slurm
@@ -34,7 +33,8 @@ SETTINGS = {
 @dataclass(frozen=True)
 class Start:
     """What the keeper is to do: join `address`, or start a Ray of our own with `options` in the private folder `home`,
-    where all that it starts keeps temporary files too: what libraries leave behind goes with it."""
+    where all that it starts keeps temporary files too: what libraries leave behind goes with it. The reaper makes that
+    folder, with the token: whoever makes it must be there to remove it."""
 
     address: str = ""
     named: bool = False  # by launch.address
@@ -71,18 +71,15 @@ def _own(config: LocalRay, env: dict[str, str]) -> Start:
     if config.auth not in ("disabled", "token"):
         raise ConfigError(f"launch.auth={config.auth}: expected token or disabled")
     short, wanted = _short_folder(), tempfile.gettempdir()
-    home = Path(tempfile.mkdtemp(prefix="fmtrain-", dir=short))  # 0700; Ray opens to all what it makes itself
+    home = os.path.join(short, f"fmtrain-{secrets.token_hex(4)}")
     env |= {
         "RAY_AUTH_MODE": config.auth,
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # what keeps Ray on loopback; Linux too, whatever its name
-        "TMPDIR": str(home),
+        "TMPDIR": home,
     }
     warnings = [] if short == wanted else [f"TMPDIR={wanted} is too long for Ray's sockets; {home} is used instead"]
     if config.auth == "token":
-        token = home / "token"
-        with open(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as f:
-            f.write(secrets.token_urlsafe(32))
-        env["RAY_AUTH_TOKEN_PATH"] = str(token)
+        env["RAY_AUTH_TOKEN_PATH"] = os.path.join(home, "token")
     else:
         warnings += [
             "warning: launch.auth=disabled: every user of this machine, and every page that a browser here has open, "
@@ -93,7 +90,7 @@ def _own(config: LocalRay, env: dict[str, str]) -> Start:
         "object_store_mb": config.object_store_mb,
         "dashboard": config.dashboard,
     }
-    return Start(home=str(home), options=options, env=env, warnings=warnings)
+    return Start(home=home, options=options, env=env, warnings=warnings)
 
 
 def _short_folder() -> str:
