@@ -26,6 +26,9 @@ def main(argv: list[str] | None = None) -> int:
         code = int(args.function(args))
         sys.stdout.flush()
         return show.unheard() if only_reads and code == ExitCode.DONE else code
+    except SystemExit as e:  # of argparse: --help, or words that it refuses
+        sys.stdout.flush()
+        return show.unheard() or int(e.code or 0)
     except FmtrainError as e:
         print(f"error: {e}", file=sys.stderr)
         return int(e.exit_code)

@@ -189,8 +189,9 @@ def _check_sides(account: Account, found: Survey, job: CorpusJob) -> None:
         )
     reasons = Counter({r: n for level in account.levels for r, n in level.reasons.items()}).most_common()
     dropped = ", ".join(f"{reason} {n}" for reason, n in reasons) or "nothing"
-    rules = ", ".join(job.filter.rules) or "none"
-    mend = f"Give more documents, or rules that fit them (filter.rules=[{rules}] now; filter=none keeps all)"
+    rules = ", ".join(job.filter.rules)
+    mend = "Give more documents"
+    mend += f", or rules that fit them (filter.rules=[{rules}] now; filter=none keeps all)" if rules else ""
     if job.data.heldout_modulus:
         raise InputError(
             f"of {account.records} records {train} are left for training and {heldout} held out; both are needed. "

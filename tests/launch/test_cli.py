@@ -147,6 +147,15 @@ def test_a_closed_pipe(args: list[str], code: int, tmp_path: Path) -> None:
     assert "BrokenPipe" not in done.stderr
 
 
+@pytest.mark.parametrize("args", [["--help"], ["models"]])
+def test_an_answer_that_cannot_be_written(args: list[str], tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "launch.cli", *args]
+        env = {**os.environ, "FMTRAIN_STORE": str(tmp_path)}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=REPO, env=env)
+    assert done.returncode == 5 and "cannot be written: No space left" in done.stderr, done.stderr
+
+
 def test_what_nobody_foresaw_has_a_traceback_and_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
