@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
@@ -26,7 +27,7 @@ from fmtrain.run.manifest import Artifact, Manifest, verify
 from fmtrain.run.remote import is_url
 from fmtrain.run.sources import BESIDE, HUB
 from fmtrain.run.stage import Source, Stage, forget_secrets, write_stage
-from fmtrain.run.storage import disk_errors, list_files, private_dir, read_sealed, write_json
+from fmtrain.run.storage import disk_errors, list_files, private_dir, read_sealed, unwatched, write_json
 from fmtrain.run.store import Store
 from fmtrain.run.worker import RESULT
 from fmtrain.schema.load import dump
@@ -54,7 +55,7 @@ def new_run_id() -> str:
     return datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
 
 
-class Stopped(Exception):
+class Stopped(BaseException):  # as KeyboardInterrupt: no fault that anything on the way could mend or explain
     """A signal asked this run to end."""
 
     def __init__(self, number: int) -> None:
@@ -148,7 +149,11 @@ class Driver:
                 what = f"{step.node.stage} ({step.node.spec.kind} {step.fingerprint[:12]})"
                 path = self.store.lease(step.node.spec.kind, step.fingerprint)
                 with lease.held(path, self.run.id, what, self.signals.check) as held:
-                    artifact = self._make(step, backend, held)
+                    try:
+                        artifact = self._make(step, backend, held)
+                    except (OSError, StoreError):
+                        held.check()  # another run's files are gone from under this one, and no disk is to blame
+                        raise
                 self.made[step.node.stage] = artifact
                 self.seconds[step.node.stage] = time.monotonic() - begun
 
@@ -161,7 +166,7 @@ class Driver:
             self._say(step, f"reuse {found.ref}")
             return found
         work = self.store.adopt(node.spec.kind, step.fingerprint, held.me.token)
-        if not _is_finished(work):
+        if not _is_finished(work, self.signals.check):
             self._work(step, backend, work, held)
         artifact = self._commit(step, work, held)
         self._say(step, f"{artifact.ref} in {duration(artifact.manifest.seconds)}")
@@ -257,7 +262,7 @@ class Driver:
                 paths[role], refs[role] = os.path.abspath(os.path.expanduser(parent.path)), parent.path
                 continue
             artifact = parent if isinstance(parent, Artifact) else self.made[parent.node.stage]
-            verify(artifact)
+            verify(artifact, self.signals.check)
             paths[role], refs[role] = str(artifact.path), artifact.ref
         return paths, refs
 
@@ -280,7 +285,7 @@ class Driver:
             files=result["files"],
         )  # fmt: skip
         held.check()
-        return self.store.commit(work / "out", manifest)
+        return self.store.commit(work / "out", manifest, self.signals.check)
 
     def _say(self, step: Step, text: str) -> None:
         print(f"  {step.node.stage:<10} {text}", flush=True)
@@ -344,12 +349,12 @@ def _finish(driver: Driver, seconds: float) -> None:
     driver.run.event("done", artifacts={stage: a.ref for stage, a in driver.made.items()})
 
 
-def _is_finished(work: Path) -> bool:
+def _is_finished(work: Path, check: Callable[[], None] = unwatched) -> bool:
     """Whether an earlier run has made all of it, and only the commit is missing; what has changed since is unmade."""
     if not (work / RESULT).exists():
         return False
     try:
-        if list_files(work / "out") == read_sealed(work / RESULT)["files"]:
+        if list_files(work / "out", check) == read_sealed(work / RESULT)["files"]:
             return True
         why = f"{work / 'out'} is not as its stage left it"
     except (StoreError, KeyError) as e:

@@ -1,7 +1,7 @@
 """What a run will do: for every stage reuse, run or resume, why, and how long that may take.
 
-Reads the store and writes nothing. The fingerprint of a stage is known before it has run: it is taken of its slice, its
-sources' content and its parents' fingerprints.
+Reads the store, and writes there only how files looked that it has hashed. The fingerprint of a stage is known before
+it has run: it is taken of its slice, its sources' content and its parents' fingerprints.
 """
 
 from dataclasses import dataclass, field

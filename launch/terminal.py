@@ -60,13 +60,14 @@ class Live:
     def hear(self) -> None:
         """Print what the stage has announced since the last look."""
         try:
-            with open(self.path.with_name(SAID), encoding="utf-8") as f:
+            with open(self.path.with_name(SAID), "rb") as f:
                 f.seek(self.heard)
-                text = f.read()
-                self.heard = f.tell()
+                said = f.read()
         except OSError:
             return
-        if text:
+        said = said[: said.rfind(b"\n") + 1]  # what is being written is not there yet
+        self.heard += len(said)
+        if text := said.decode("utf-8", "replace"):
             self.out.erase_line()
             print(textwrap.indent(text.rstrip("\n"), "    "), file=self.out, flush=True)
 

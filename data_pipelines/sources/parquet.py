@@ -6,6 +6,7 @@ read. What expands too far ends the file; a row over `data.max_line_mb` is a fau
 """
 
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any, BinaryIO
 
 import pyarrow
@@ -41,8 +42,10 @@ def read(data: Keys, unit: Unit, file: BinaryIO) -> Iterator[Document | Fault]:
         return
     columns, nested = _columns(table, data)
     fields, allowance = Fields(data, name), Allowance(bytes_in=unit.source.size)
+    starts = [0, *accumulate(groups)]
     for group in range(unit.offset, len(groups), unit.stride):
-        row = first = sum(groups[:group])
+        unit.alive()
+        row = first = starts[group]
         try:
             for batch in _batches(table, pages, group, columns):
                 unit.alive()

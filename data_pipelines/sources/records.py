@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fmtrain.errors import InputError
-from fmtrain.run.lines import RAW_BYTES, Fault, unwatched
+from fmtrain.run.lines import RAW_BYTES, Fault
 from fmtrain.run.stage import Source
+from fmtrain.run.storage import unwatched
 from fmtrain.run.unpack import Damage
 
 __all__ = ["RAW_BYTES", "Damage", "Fault", "Hashes", "OnHash", "Unit", "unwatched"]

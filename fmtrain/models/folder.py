@@ -88,7 +88,7 @@ def save_model(
             weights[alias] = weights[source]  # one storage again after a gather, so that it is written once
     weights = {name: weights[name].detach().cpu() for name in sorted(weights)}
     dtypes = {w.dtype for w in weights.values() if w.is_floating_point()}
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     model_config, model_generation = model.config, getattr(model, "generation_config", None)
     model.config = copy.deepcopy(model_config)  # save_pretrained writes into it
     try:

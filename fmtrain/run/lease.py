@@ -122,7 +122,7 @@ class Lease:
             now = _newest(self.path)
             by = now.owner.text if now and now.owner and now.owner != self.me else "another run"
             raise HeldError(
-                f"{self.what} was taken over by {by} while this run gave no sign of life for {STALE:.0f} s: it "
+                f"{self.what} was taken over by {by}, as where this run gives no sign of life for {STALE:.0f} s: it "
                 "writes nothing more. Run again when the other has ended: its result is then reused."
             )
 
@@ -175,8 +175,9 @@ def _acquire(path: Path, me: Owner, what: str, poll: Callable[[], None]) -> Leas
     while (last := _newest(path)) is None or last.owner != me:
         if placed and _read_owner(placed / _OWNER) == me:
             _remove(placed)  # below another's: `_newest` met its folder of before as it went, and saw none
-        if last is not None:
-            _await_end(path, last, me, what, poll)
+        if last is not None and not _ended(path, last, me, what, poll):
+            placed = None
+            continue
         placed = _folder(path, last.number + 1 if last else 1)
         try:
             _place(placed, me)
@@ -205,11 +206,14 @@ def _place(folder: Path, me: Owner) -> None:
         raise
 
 
-def _await_end(path: Path, last: _Found, me: Owner, what: str, poll: Callable[[], None]) -> None:
-    """Return when the holder of `last` is known to be gone; HeldError as soon as it is known to live."""
+def _ended(path: Path, last: _Found, me: Owner, what: str, poll: Callable[[], None]) -> bool:
+    """True when the holder of `last` is known to be gone without a word, False when it has given the lease up.
+
+    HeldError as soon as it is known to live.
+    """
     if last.owner is None:
         print(f"warning: {_folder(path, last.number)} is no lease of ours; it is passed over", file=sys.stderr)
-        return
+        return True
     gone, deadline = last.owner.is_gone(me), time.monotonic() + STALE
     if gone is None:
         print(f"{what}: {last.owner.text} has it. Looking for a sign of life, for {STALE:.0f} s at most ..", flush=True)
@@ -218,12 +222,13 @@ def _await_end(path: Path, last: _Found, me: Owner, what: str, poll: Callable[[]
         poll()
         now = _newest(path)
         if now is None:
-            return
+            return False
         gone = False if now != last else None
     if gone is False:
         raise HeldError(
             f"{what} is being made by {last.owner.text}. Wait for it and run again: its result is then reused."
         )
+    return True
 
 
 def signs(leases: Path) -> dict[str, int]:

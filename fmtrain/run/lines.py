@@ -14,15 +14,12 @@ from fmtrain.errors import InputError
 from fmtrain.run.remote import plain
 from fmtrain.run.sources import changed, check_unchanged, open_input
 from fmtrain.run.stage import Source
+from fmtrain.run.storage import unwatched
 from fmtrain.run.unpack import CHUNK, Damage
 
 RAW_BYTES = 64 << 10  # of what could not be read, kept with the fault
 _BOM = b"\xef\xbb\xbf"
 Line = tuple[int, int, bytes]  # its number from 1, where it begins, its bytes without the end
-
-
-def unwatched() -> None:
-    """The sign of life of what nobody watches."""
 
 
 @dataclass(frozen=True, slots=True)

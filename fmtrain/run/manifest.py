@@ -7,12 +7,13 @@ It is never the only proof: what a stage reads, what is published and what `gene
 
 import dataclasses
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fmtrain.errors import StoreError
-from fmtrain.run.storage import read_json, read_sealed, regular_files, sha256_file, write_json, write_sealed
+from fmtrain.run.storage import read_json, read_sealed, regular_files, sha256_file, unwatched, write_json, write_sealed
 
 FILE = "manifest.json"
 _SEEN = ".seen.json"
@@ -91,12 +92,18 @@ def _checked(data: dict[str, Any]) -> Manifest:
     return found
 
 
-def verify(artifact: Artifact) -> None:
-    """Read every file and compare it with the manifest; StoreError names the first that differs."""
-    seen = _look(artifact)
-    for name, entry in artifact.manifest.files.items():
-        if sha256_file(artifact.path / name) != entry["sha256"]:
-            raise _damaged(artifact, name, "is damaged (not the bytes its manifest records)")
+def verify(artifact: Artifact, check: Callable[[], None] = unwatched) -> None:
+    """Read every file and compare it with the manifest; StoreError names the first that differs or cannot be read.
+
+    `check` is called once a block, and may raise.
+    """
+    try:
+        seen = _look(artifact)
+        for name, entry in artifact.manifest.files.items():
+            if sha256_file(artifact.path / name, check) != entry["sha256"]:
+                raise _damaged(artifact, name, "is damaged (not the bytes its manifest records)")
+    except OSError as e:
+        raise StoreError(f"{artifact.ref}: {e.filename or artifact.path} cannot be read: {e.strerror}") from e
     note_seen(artifact, seen)
 
 

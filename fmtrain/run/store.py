@@ -11,13 +11,23 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from fmtrain.errors import ConfigError, StoreError
 from fmtrain.run.manifest import FILE, Artifact, Manifest, note_seen, read_manifest, write_manifest
-from fmtrain.run.storage import fsync_dir, is_ours, list_files, owner_of, private_dir, share, shared_dir, write_text
+from fmtrain.run.storage import (
+    fsync_dir,
+    is_ours,
+    list_files,
+    owner_of,
+    private_dir,
+    share,
+    shared_dir,
+    unwatched,
+    write_text,
+)
 
 GIVEN = ".given"  # beside the versions: a file for each number that was ever given, whatever became of its folder
 _REF = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(@v?(?P<version>\d+))?")
@@ -153,14 +163,15 @@ class Store:
     def run_dir(self, run: str) -> Path:
         return self.root / "runs" / run
 
-    def commit(self, out: Path, manifest: Manifest) -> Artifact:
+    def commit(self, out: Path, manifest: Manifest, check: Callable[[], None] = unwatched) -> Artifact:
         """Make the finished folder `out` the next version of (kind, name); `manifest.version` is set here.
 
         `manifest.files` is what `out` must hold, where the worker has said so; StoreError where it has changed since.
+        `check` is called while they are hashed, and may raise.
         """
         home = shared_dir(self.root / "artifacts" / manifest.kind / manifest.name)
         (out / FILE).unlink(missing_ok=True)
-        found = list_files(out)
+        found = list_files(out, check)
         if manifest.files and found != manifest.files:
             odd = sorted(n for n in found.keys() | manifest.files.keys() if found.get(n) != manifest.files.get(n))[0]
             raise StoreError(

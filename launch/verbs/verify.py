@@ -12,7 +12,7 @@ from launch.verbs.parser import Verbs, add_json, add_store, add_verb
 
 
 def add(verbs: Verbs) -> None:
-    text = "read artifacts and compare them with their manifests; exit code 5 where one is damaged"
+    text = "read artifacts and compare them with their manifests; exit code 5 where one is damaged or cannot be read"
     sub = add_verb(verbs, "verify", _verify, text, only_reads=True)
     sub.add_argument("name", nargs="?", help="NAME or NAME@vN; without it the newest version of each")
     sub.add_argument("--all", action="store_true", help="every version of everything")
@@ -36,7 +36,7 @@ def _verify(args: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=1))
     else:
         for row in rows:
-            print(f"DAMAGED  {row['message']}" if row["message"] else f"ok       {row['path']}")
+            print(f"NOT OK   {row['message']}" if row["message"] else f"ok       {row['path']}")
         print(f"{sum(not row['message'] for row in rows)} of {len(rows)} in {store.root} are as they were made")
     return int(ExitCode.STORE if any(row["message"] for row in rows) else ExitCode.DONE)
 

@@ -51,6 +51,8 @@ def test_saving_twice_gives_the_same_bytes_and_loads(
     loaded = load_model(tmp_path / "a", MODELS[name][0], tokenizer)
     save_model(loaded, load_tokenizer(tmp_path / "a"), tmp_path / "c")
     assert list_files(tmp_path / "a") == list_files(tmp_path / "b") == list_files(tmp_path / "c")
+    with pytest.raises(FileNotFoundError):  # of a work folder that another run has taken over nothing comes again
+        save_model(model, tokenizer, tmp_path / "gone" / "out")
     assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= set(
         list_files(tmp_path / "a")
     )

@@ -41,6 +41,7 @@ def model(tmp_path: Path) -> Path:
     (corpus / "x").write_text("x")
     store.commit(corpus, manifest("corpus", "corpus", "c" * 32, {}))
     folder = tmp_path / "store" / "work" / "m"
+    folder.mkdir(parents=True)
     tokenizer = make_tokenizer()
     save_model(tiny_llama(tokenizer), tokenizer, folder)
     for name in ("metrics.jsonl", "training.json"):

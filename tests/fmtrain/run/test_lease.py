@@ -170,6 +170,23 @@ def test_a_lease_that_goes_as_it_is_looked_at_hides_no_newer(path: Path, monkeyp
     assert left(path) == [f"{path.name}.2"]
 
 
+def test_who_comes_first_when_a_lease_is_given_up_has_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is given up while this run waits for it, and another one takes it before this one has looked again."""
+    waited, newest, first = leave(path, host="elsewhere"), lease._newest, list[Path]()
+    monkeypatch.setattr(lease, "STALE", 20.0)
+
+    def given_up(asked: Path) -> object:
+        if first or sys._getframe(1).f_code.co_name != "_ended":
+            return newest(asked)
+        shutil.rmtree(waited)
+        first.append(leave(path, run="first", started=lease.process_start(os.getpid())))
+        return None
+
+    monkeypatch.setattr(lease, "_newest", given_up)
+    with pytest.raises(HeldError, match="first"), lease.held(path, "second", "x"):
+        pass
+
+
 SLEEPER = """
 import socket, sys, time
 from pathlib import Path

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,25 @@ def test_what_changed_after_the_worker_left_is_not_committed(store: Store) -> No
     assert list(store.artifacts()) == []
 
 
+def test_a_signal_is_heard_while_files_are_hashed(store: Store) -> None:
+    """A store of 300 GB takes longer to read than a queue gives: what was asked to end ends, and nothing is lost."""
+    out = output(store, "f1", "x" * (5 << 20))
+    asked = iter([None] * 3)
+
+    def check() -> None:
+        if next(asked, "end") == "end":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.commit(out, manifest(), check)
+    assert list(store.artifacts()) == [] and (out / "weights").stat().st_size == 5 << 20
+    made = store.commit(out, manifest())
+    assert made.ref == "m@v1" and made.manifest.files["weights"]["sha256"] == sha256(b"x" * (5 << 20)).hexdigest()
+    asked = iter([None] * 3)
+    with pytest.raises(KeyboardInterrupt):
+        verify(made, check)
+
+
 def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[0] ^= 1
@@ -229,7 +249,7 @@ def test_a_copied_store_is_hashed_once_and_works(store: Store, tmp_path: Path, m
     shutil.copytree(store.root, tmp_path / "copy", copy_function=shutil.copyfile)
     (artifact,) = Store(tmp_path / "copy").artifacts()
     read = []
-    monkeypatch.setattr("fmtrain.run.manifest.sha256_file", lambda p: read.append(p.name) or sha256_file(p))
+    monkeypatch.setattr("fmtrain.run.manifest.sha256_file", lambda p, check: read.append(p.name) or sha256_file(p))
     verify_looks(artifact)
     verify_looks(artifact)
     assert read == ["weights"]

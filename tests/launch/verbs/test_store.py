@@ -63,6 +63,16 @@ def test_verify_names_what_is_damaged(store: Store, capsys: pytest.CaptureFixtur
     assert say(store, "verify", "other") == 2 and say(store, "verify", "sft@x") == 2
 
 
+def test_verify_goes_on_behind_a_file_that_cannot_be_read(store: Store) -> None:
+    """For root too, once it is without its capabilities."""
+    weights(store, "model/sft/v0001").chmod(0)
+    as_anybody = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    command = [*as_anybody, sys.executable, "-m", "launch.cli", "verify", "--all", "--store", str(store.root)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 5 and "2 of 3" in done.stdout, done.stdout + done.stderr
+    assert "sft/v0001/model.safetensors cannot be read: Permission denied" in done.stdout
+
+
 @pytest.mark.parametrize("given", ["mine", "the folder"])
 def test_generate_answers_with_sound_weights_only(given: str, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     path = weights(store, "published/mine/v0001")
