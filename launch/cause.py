@@ -51,9 +51,17 @@ def _ended(stage: str, command: Command, failure: Failure) -> FmtrainError:
         return RankLost(f"{who} is lost: {failure.why}{_log(command, failure.rank)}")
     if code < 0:
         hint = f": out of memory? `dmesg` on {failure.host} tells" if code == -signal.SIGKILL else ""
-        killed = f"was killed by signal {-code} ({signal.Signals(-code).name}{hint})"
+        killed = f"was killed by signal {-code} ({_name(-code)}{hint})"
         return RankLost(f"{who} {killed}{_log(command, failure.rank)}")
     return StageFailed(f"{who} left with exit code {code} and said nothing{_log(command, failure.rank)}")
+
+
+def _name(number: int) -> str:
+    """A signal's name; of the real-time ones Python knows the first and the last."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIGRTMIN{number - signal.SIGRTMIN:+d}"
 
 
 def _report(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -44,6 +45,8 @@ def run(stage):
     if end == "killed":
         print("the last words of rank", rank, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
+    if end == "real time":
+        os.kill(os.getpid(), signal.SIGRTMIN + 1)
     if end == "silent":
         os._exit(7)
     if end == "input":
@@ -85,6 +88,7 @@ def end(folder: Path, ends: str) -> FmtrainError:
         ("lost,killed", RankLost, "rank 1 on {host} was killed by signal 9 (SIGKILL"),
         ("killed,lost", RankLost, "rank 0 on {host} was killed by signal 9 (SIGKILL"),
         ("sleep,killed unborn", RankLost, "rank 1 on {host} was killed by signal 9"),
+        ("lost,real time", RankLost, f"rank 1 on {{host}} was killed by signal {signal.SIGRTMIN + 1} (SIGRTMIN+1)"),
         ("sleep,unborn", StageFailed, "rank 1 on {host} left with exit code 1 and said nothing"),
         ("lost,silent", StageFailed, "rank 1 on {host} left with exit code 7"),
         ("lost,input", InputError, "rows.jsonl is empty"),
