@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from fmtrain.errors import HeldError
+from fmtrain.errors import FmtrainError, HeldError
 from fmtrain.run.storage import fsync_dir, shared_dir, write_json
 
 BEAT = 2.0  # seconds between signs of life
@@ -151,11 +151,15 @@ class Lease:
 def held(path: Path, run: str, what: str, poll: Callable[[], None] = lambda: None) -> Iterator[Lease]:
     """Hold the lease at `path` for the block; HeldError names the run, host and pid that hold it already.
 
-    `poll` is called while a holder on another machine is watched, and may raise.
+    `poll` is called while a holder on another machine is watched, and may raise. What fails in the block because
+    another process has taken the lease (its files are gone then) ends in that HeldError as well.
     """
     lease = _acquire(path, owner(run), what, poll)
     try:
         yield lease
+    except (OSError, FmtrainError):
+        lease.check()
+        raise
     finally:
         lease.release()
 

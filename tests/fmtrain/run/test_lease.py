@@ -15,8 +15,11 @@ from typing import Any
 
 import pytest
 
-from fmtrain.errors import HeldError
+from fmtrain.errors import HeldError, StoreError
 from fmtrain.run import lease
+from fmtrain.run.manifest import Manifest
+from fmtrain.run.storage import list_files
+from fmtrain.run.store import Store
 
 
 @pytest.fixture(autouse=True)
@@ -187,6 +190,26 @@ def test_who_comes_first_when_a_lease_is_given_up_has_it(path: Path, monkeypatch
         pass
 
 
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_commit_fails_for_what_it_fails_of(taken: bool, path: Path, tmp_path: Path) -> None:
+    """Files that are gone with the lease are no failing disk; those that have changed under it are."""
+    store = Store(tmp_path)
+    manifest = Manifest("model", "m", 0, "f1", {}, {}, "pretrain", 1, "c", "run", "2026-01-01", 1.0)
+    kind, said = (HeldError, "taken over by run other .* writes nothing more") if taken else (StoreError, "is failing")
+    with pytest.raises(kind, match=said), lease.held(path, "run", "pretrain") as mine:
+        out = store.adopt("model", "f1", mine.me.token) / "out"
+        out.mkdir()
+        (out / "weights").write_text("x")
+        manifest.files = list_files(out)
+        if taken:
+            leave(path, 2, run="other")
+            store.adopt("model", "f1", "other")
+        else:
+            (out / "weights").write_text("y")
+        store.commit(out, manifest)
+    assert list(store.artifacts()) == []
+
+
 SLEEPER = """
 import socket, sys, time
 from pathlib import Path
@@ -222,8 +245,6 @@ def sleeper(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
 def test_who_wakes_after_its_lease_was_taken_writes_nothing_more(
     released: bool, sleeper: "subprocess.Popen[str]", tmp_path: Path
 ) -> None:
-    from fmtrain.run.store import Store
-
     store = Store(tmp_path / "store")
     assert sleeper.stdout is not None and sleeper.stdin is not None and sleeper.stdout.readline() == "ready\n"
     with pytest.raises(HeldError, match="sleeper"), lease.held(store.lease("model", "f1"), "new", "pretrain"):
