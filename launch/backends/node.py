@@ -22,6 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from fmtrain.run.machine import address_of
 from launch.backends.environment import environment
 from launch.backends.ray_cluster.keeper import object_store
 from launch.backends.ray_cluster.start import SETTINGS
@@ -63,19 +64,11 @@ def place(peers: list[str], interface: str) -> str:
 
 
 def interface_address(name: str) -> str:
-    """The IPv4 address of a network interface, as launch.interface names it."""
-    import fcntl
-    import struct
-
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        try:
-            found = fcntl.ioctl(any_socket.fileno(), 0x8915, struct.pack("256s", name.encode()[:15]))  # SIOCGIFADDR
-        except OSError as e:
-            have = " ".join(entry for _, entry in socket.if_nameindex())
-            raise OSError(
-                f"launch.interface={name}: {e.strerror} on {socket.gethostname()}, which has {have}"
-            ) from None
-    return socket.inet_ntoa(found[20:24])
+    """The address of a network interface, as launch.interface names it."""
+    if (found := address_of(name)) is None:
+        have = " ".join(entry for _, entry in socket.if_nameindex())
+        raise OSError(f"launch.interface={name} has no address on {socket.gethostname()}, which has {have}")
+    return found
 
 
 class Holder:
