@@ -58,8 +58,7 @@ class Loop:
         torch.manual_seed(_seed(self.context.seed, step, self.group.rank))  # dropout: a function of the step too
         batches = self.batches(step)
         waited = time.perf_counter() - begun
-        mine = [float(sum(b["weight"] for b in batches)), sum(_tokens(b) for b in batches), float(self.stop())]
-        weight, tokens, stopping = self.group.sum(mine)
+        weight, tokens = self.group.sum([float(sum(b["weight"] for b in batches)), sum(_tokens(b) for b in batches)])
         if not weight > 0:
             raise InputError(
                 f"step {step}: its {self.settings.global_batch_size} rows have no target token, so there is nothing to "
@@ -70,7 +69,8 @@ class Loop:
         lr = self.cfg.optim.lr * factor(self.cfg.schedule, step, self.steps)
         norm = self.engine.step(lr)
         names = list(sums)
-        means = self.group.sum(torch.stack([sums[n] for n in names]).tolist())
+        mine = [*torch.stack([sums[n] for n in names]).tolist(), float(self.stop())]  # asked last: a step may be long
+        *means, stopping = self.group.sum(mine)
         seconds = time.perf_counter() - begun
         row: Row = {"step": step, **{n: total / weight for n, total in zip(names, means, strict=True)}}
         if not (math.isfinite(row["loss"]) and math.isfinite(norm)):

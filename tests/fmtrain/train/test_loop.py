@@ -88,6 +88,18 @@ def test_saves_between_steps_and_stops(make: Make) -> None:
     assert saved == [(1, False), (2, False), (3, True)] and len(rows) == 3
 
 
+def test_who_is_asked_during_a_step_saves_at_its_end(make: Make) -> None:
+    """A step may take half of a queue's grace: no other one is begun."""
+    asked: list[bool] = []
+    loop = make(Sft(), steps=8, stop=lambda: bool(asked))
+    backwards = loop.backwards
+    object.__setattr__(loop, "backwards", lambda *step: (asked.append(True), backwards(*step))[1])
+    rows: list[dict[str, float]] = []
+    with pytest.raises(Requeue, match="step 1 of 8 is saved"):
+        loop.run(0, rows.append, lambda step, must: None)
+    assert len(rows) == 1
+
+
 def test_asked_to_stop_in_the_last_step(make: Make) -> None:
     make(Sft(), steps=1, stop=lambda: True).run(0, lambda row: None, lambda step, must: None)
 
