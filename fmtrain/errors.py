@@ -54,6 +54,10 @@ class RankLost(StageFailed):
     blame, and the same command goes on from what is saved."""
 
 
+class NodesSilent(RankLost):
+    """Nodes that are there and start no process in time: busy or ill, where a queue may give others."""
+
+
 class Diverged(StageFailed):
     """A training whose loss is no number any more: the same steps would end there again."""
 

@@ -290,7 +290,7 @@ class Driver:
 def run(root: Root, steps: list[Step], store: Store, run_id: str, overrides: list[str]) -> int:
     """Execute a planned run; the exit code. Every failure is one message on stderr and a state in run.json."""
     signals = Signals()
-    state, code, message = "failed", int(ExitCode.INTERNAL), ""
+    state, code, message, kind = "failed", int(ExitCode.INTERNAL), "", ""
     record: Run | None = None
     try:
         with disk_errors(store.root):
@@ -307,7 +307,7 @@ def run(root: Root, steps: list[Step], store: Store, run_id: str, overrides: lis
         state, code = ("interrupted", ExitCode.INTERRUPTED) if interrupted else ("requeue", ExitCode.REQUEUE)
         message = f"stopped by {e}; the same command goes on from what is saved"
     except FmtrainError as e:
-        code, message = int(e.exit_code), str(e)
+        code, message, kind = int(e.exit_code), str(e), type(e).__name__
         state = "requeue" if code == ExitCode.REQUEUE else "failed"
     except BrokenPipeError:  # `fmtrain run | head`: nobody reads what we print, and the run is recorded all the same
         show.nobody_listens()
@@ -317,15 +317,15 @@ def run(root: Root, steps: list[Step], store: Store, run_id: str, overrides: lis
             with contextlib.suppress(OSError):
                 print(f"error: {message}" if state == "failed" else message, file=sys.stderr, flush=True)
         if record is not None:
-            _close(record, state, int(code), message)
+            _close(record, state, int(code), message, kind)
     return int(code)
 
 
-def _close(record: Run, state: str, code: int, message: str) -> None:
+def _close(record: Run, state: str, code: int, message: str, error: str) -> None:
     if isinstance(sys.stdout, show.Terminal) and sys.stdout.gone:
         record.state["notes"] = [*record.state["notes"], f"from some moment on nothing was printed: {sys.stdout.gone}"]
     with contextlib.suppress(OSError):  # a full disk: the message is on the terminal, and the dead run shows as ended
-        record.update(state=state, exit_code=code, message=message, ended=_now())
+        record.update(state=state, exit_code=code, error=error, message=message, ended=_now())
 
 
 def _finish(driver: Driver, seconds: float) -> None:

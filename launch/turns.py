@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fmtrain.errors import Diverged, ExitCode, StoreError
+from fmtrain.errors import Diverged, ExitCode, NodesSilent, StoreError
 from fmtrain.run.storage import read_json
 from fmtrain.run.worker import ERROR
 from launch.backends import slurm
@@ -49,7 +49,7 @@ class End:
     deaf: str = ""  # nodes that did not answer
     job: slurm.Report = field(default_factory=lambda: slurm.Report("RUNNING"))
     restart: int = 0
-    error: str = ""  # of the stage: its kind and first line
+    error: str = ""  # of the run: its kind and first line
     where: str = ""  # the stage and how far it was, whether saved or not
 
 
@@ -97,6 +97,8 @@ def _stopped(now: End) -> Verdict | None:
         return Verdict(REQUEUE, f"no answer from {now.deaf}", counts=True)
     if now.ray == "ended":
         return Verdict(AFRESH, "Ray ended on a node", counts=True)
+    if now.code == ExitCode.STAGE_FAILED and now.error.startswith(NodesSilent.__name__):
+        return Verdict(REQUEUE, "nodes start no process", counts=True)
     if now.code in _USERS or now.error.startswith(Diverged.__name__):
         return Verdict(END, "the same would come again")
     if now.asked or now.job.ended:
@@ -150,13 +152,15 @@ def stand(work: Path) -> str:
 
 
 def standing(run_dir: Path) -> tuple[str, str]:
-    """The error that the run's stage has left, kind and first line, and where the stage stood: NAME STEP."""
+    """The error that ended the run, kind and first line, and where its stage stood: NAME STEP."""
     state = _json(run_dir / "run.json")
     stage = str(state.get("stage") or "")
     text = str(state.get("message") or "").partition("\n")[0] if state.get("state") == "failed" else ""
     error = _json(run_dir / "stages" / stage / ERROR)
     if text and str(error.get("message") or text + "?").partition("\n")[0] in text:  # it is what ended the run
         text = f"{error['error']}: {text}"
+    elif text and state.get("error"):
+        text = f"{state['error']}: {text}"
     prints = [step["fingerprint"] for step in _plan(run_dir) if step["stage"] == stage]
     steps = [_last_step(work) for name in prints for work in _work(run_dir, name)]
     return text, f"{stage} {max(steps, default=0)}"

@@ -29,5 +29,5 @@ def last_words(logs: Path) -> str:
             texts += path.read_text(errors="replace").strip().splitlines()[-_LINES:]
         except OSError:
             continue
-    lines = [line for line in dict.fromkeys(texts) if line and not line.startswith((":job_id:", ":task_name:"))]
+    lines = [line for line in dict.fromkeys(texts) if line and not line.startswith((":job_id:", ":task_name:", ":actor_name:"))]
     return "".join(f"\n  | {line}" for line in lines[-_LINES:])

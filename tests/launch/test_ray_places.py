@@ -7,6 +7,8 @@ import sysconfig
 import venv
 from pathlib import Path
 
+import pytest
+
 PLUGIN = """
 from dataclasses import dataclass
 from data_pipelines.filters.base import Drop
@@ -54,7 +56,7 @@ def test_a_corpus_on_ray_from_an_odd_place(tmp_path: Path) -> None:
 
 
 UNLUCKY = """#!/bin/bash
-case "$*" in *default_worker.py*) echo "this worker has no luck" >&2; exit 9 ;; esac
+case "$*" in *default_worker.py*) [ ! -e "${0%/*}/luck" ] && echo "this worker has no luck" >&2 && exit 9 ;; esac
 exec -a "$0" "${0%/*}/python3" "$@"
 """
 STARTS = """
@@ -62,17 +64,23 @@ import sys
 from pathlib import Path
 from fmtrain.errors import RankLost
 from fmtrain.schema.launch import LocalRay
+from launch.backends.command import Command
 from launch.backends.ray_cluster.backend import open_ray
 
+folder, luck = Path(sys.argv[1]), Path(sys.executable).with_name("luck")
 try:
-    with open_ray(LocalRay(num_cpus=3, dashboard=False), Path(sys.argv[1]), "r", lambda: None):
-        pass
+    with open_ray(LocalRay(num_cpus=4, dashboard=False), folder, "r", lambda: None) as backend:
+        print("it is up")
+        luck.unlink()
+        backend.submit(Command("pretrain", [sys.executable, "-c", ""], folder / "logs", ranks=4))
 except RankLost as e:
     print(e)
 """
 
 
-def test_workers_that_cannot_start_are_told_after_a_few_tries(tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["from the start", "later"])
+def test_workers_that_cannot_start_are_told_after_a_few_tries(when: str, tmp_path: Path) -> None:
+    """Before the first stage, and at one: in less time than a node that is slow may take."""
     venv.create(tmp_path / "e", with_pip=False)
     (site,) = (tmp_path / "e").glob("lib/python*/site-packages")
     (site / "ours.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
@@ -80,9 +88,12 @@ def test_workers_that_cannot_start_are_told_after_a_few_tries(tmp_path: Path) ->
     python.unlink()
     python.write_text(UNLUCKY)
     python.chmod(0o755)
+    if when == "later":
+        python.with_name("luck").touch()
     done = subprocess.run(
         [python, "-P", "-c", STARTS, str(tmp_path)],
         capture_output=True, text=True, timeout=600, env={**os.environ, "PYTHONSAFEPATH": "1"},
     )  # fmt: skip
+    assert ("it is up" in done.stdout) == (when == "later"), done.stdout + done.stderr
     assert "Ray's workers do not start on this machine, " in done.stdout, done.stdout + done.stderr
     assert "| this worker has no luck" in done.stdout

@@ -42,6 +42,8 @@ def line(
         (End(4, ray="down"), AFRESH),
         (End(4, deaf="n2"), REQUEUE),
         (End(2, deaf="n2"), REQUEUE),
+        (End(4, error="NodesSilent: 1 of 2 node(s) of this Ray do not answer:"), REQUEUE),
+        (End(2, error="NodesSilent: of the turn before"), END),
         (End(75, "USR1"), REQUEUE),
         (End(4, "USR1"), REQUEUE),
         (End(75, "TERM", job=PREEMPTED), REQUEUE),
@@ -92,15 +94,17 @@ def test_preemptions_never_count() -> None:
     assert decide(End(75, "TERM", job=PREEMPTED), Mark(), past, 0).then == REQUEUE
 
 
-def test_a_node_that_never_answers_does_not_queue_a_job_for_ever() -> None:
+@pytest.mark.parametrize("end", [End(2, deaf="n2"), End(4, error="NodesSilent: n2 (10.0.0.2)", where=" 0")], ids=str)
+def test_a_node_that_never_answers_does_not_queue_a_job_for_ever(end: End) -> None:
     past: list[dict[str, Any]] = []
     for _ in range(3):
         past.append(line("begun", 0))
-        now = decide(End(2, deaf="n2"), Mark(), past, 3)
+        now = decide(end, Mark(), past, 3)
         assert now.then == REQUEUE
-        past.append({**line("ended", 0, code=2, counts=now.counts), "deaf": "n2"})
-    assert decide(End(2, deaf="n2"), Mark(), [*past, line("begun", 0)], 3).then == END
-    assert decide(End(2, deaf="n2"), Mark(0, 1), [*past, line("begun", 0)], 3).then == REQUEUE
+        ended = line("ended", 0, code=end.code, error=end.error, where=end.where, counts=now.counts)
+        past.append({**ended, "deaf": end.deaf})
+    assert decide(end, Mark(), [*past, line("begun", 0)], 3).then == END
+    assert decide(end, Mark(0, 1), [*past, line("begun", 0)], 3).then == REQUEUE
 
 
 def test_an_error_beside_a_lost_node_is_not_the_first_of_two() -> None:
@@ -142,6 +146,9 @@ def test_what_the_disk_says(tmp_path: Path) -> None:
         (done / name).touch()
     assert turns.mark_of(run) == Mark(1, 4)
     assert turns.mark_of(tmp_path / "runs" / "other") == Mark()
+    ended = {"state": "failed", "stage": None, "error": "NodesSilent", "message": "1 of 2 nodes ..:\n  n2"}
+    (run / "run.json").write_text(json.dumps(ended))  # before any stage
+    assert turns.standing(run) == ("NodesSilent: 1 of 2 nodes ..:", " 0")
 
 
 def test_as_the_batch_script_calls_it(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fmtrain.errors import ConfigError, RankLost
+from fmtrain.errors import ConfigError, NodesSilent, RankLost
+from fmtrain.run.ray_logs import failed_starts
 from launch.backends.command import SETTLE, STOP, Command, Failure, meeting, rank_env
-from launch.backends.ray_cluster.nodes import Node, living
+from launch.backends.ray_cluster.nodes import Node, living, unanswered
 from launch.backends.ray_cluster.rank import Place, Rank, Title
 
 STRICT_WAIT = 10.0  # seconds for a node for each rank; the last command's resources come back within one
@@ -46,10 +47,12 @@ def order_of(message: dict[str, Any]) -> Order:
 class RayJob:
     """The actors of one command and the futures of their exit codes."""
 
-    def __init__(self, order: Order, run: str, say: Callable[[str], None]) -> None:
+    def __init__(self, order: Order, run: str, say: Callable[[str], None], logs: Path | None) -> None:
+        """`logs` are Ray's own where it is ours and runs on this machine."""
         import ray
 
-        self.ray, self.command = ray, order.command
+        self.ray, self.command, self.logs = ray, order.command, logs
+        self.failed_before = failed_starts(logs) if logs is not None else 0
         self.actors: list[Any] = []
         self.futures: list[Any] = []
         self.hosts: list[str] = []
@@ -105,7 +108,8 @@ class RayJob:
     def _start(self, group: Any, order: Order, run: str) -> None:
         command = order.command
         strategy = self.ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy
-        for rank, bundle in enumerate(self._bundles(group)):
+        bundles = self._bundles(group)
+        for rank, (bundle, _) in enumerate(bundles):
             actor = self.ray.remote(Rank).options(
                 name=f"{command.name}-rank{rank}-{secrets.token_hex(2)}",
                 num_cpus=0.001 if command.pool else float(command.cpus),
@@ -114,22 +118,29 @@ class RayJob:
                 scheduling_strategy=strategy(group, placement_group_bundle_index=bundle),
             )
             self.actors.append(actor.remote(Title(run, command.name, rank, command.ranks)))
-        try:
-            places: list[Place] = self.ray.get([a.where.remote() for a in self.actors], timeout=START_WAIT)
-        except self.ray.exceptions.GetTimeoutError:
-            raise RankLost(f"{command.name}: Ray started no process for its ranks in {START_WAIT:.0f} s") from None
-        except self.ray.exceptions.RayError as e:
-            raise RankLost(f"{command.name}: Ray lost a rank while it started: {e}") from None
+        places = self._places([host for _, host in bundles])
         self.hosts = [place.host for place in places]
         address = {"RAY_ADDRESS": self.ray.get_runtime_context().gcs_address} if command.pool else {}
         for actor, own in zip(self.actors, self._envs(places), strict=True):
             self.futures.append(actor.run.remote(command, {**order.ours, **address, **own}, order.lacking))
 
-    def _bundles(self, group: Any) -> list[int]:
-        """The bundle of each rank, so that ranks of one node stand together."""
+    def _bundles(self, group: Any) -> list[tuple[int, str]]:
+        """The bundle of each rank, so that ranks of one node stand together, with that node's name."""
         node_of = self.ray.util.placement_group_table(group)["bundles_to_node_id"]
-        address = {node.id: node.address for node in living()}
-        return sorted(node_of, key=lambda bundle: (address.get(node_of[bundle], ""), node_of[bundle], bundle))
+        nodes = {node.id: node for node in living()}
+        at = {bundle: nodes.get(node, Node(node, node, "", 0, 0)) for bundle, node in node_of.items()}
+        return [(b, at[b].host) for b in sorted(at, key=lambda b: (at[b].address, at[b].id, b))]
+
+    def _places(self, hosts: list[str]) -> list[Place]:
+        """Where the actors are, once all of them run; they are on their way to `hosts`."""
+        asked = [actor.where.remote() for actor in self.actors]
+        if silent := unanswered(asked, self.logs, START_WAIT, self.failed_before):
+            who = ", ".join(f"rank {asked.index(ref)} on {hosts[asked.index(ref)]}" for ref in silent)
+            raise NodesSilent(f"{self.command.name}: Ray started no process within {START_WAIT:.0f} s for {who}")
+        try:
+            return list(self.ray.get(asked))
+        except self.ray.exceptions.RayError as e:
+            raise RankLost(f"{self.command.name}: Ray lost a rank while it started: {e}") from None
 
     def _envs(self, places: list[Place]) -> list[dict[str, str]]:
         if len(places) == 1:

@@ -47,9 +47,10 @@ def main(argv: list[str]) -> None:
 def _run(line: Line, settings: Message) -> None:
     with _ray(settings) as where:
         have = nodes.living()
-        nodes.compare(have, _logs() if settings["home"] else None)
+        logs = _logs() if settings["home"] else None
+        nodes.compare(have, logs)
         line.say("ready", nodes=nodes.as_message(have), **where)
-        _serve(line, settings)
+        _serve(line, settings["run"], logs)
 
 
 @contextlib.contextmanager
@@ -110,7 +111,7 @@ def _start_options(home: str, config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _serve(line: Line, settings: Message) -> None:
+def _serve(line: Line, run: str, logs: Path | None) -> None:
     """Run what the driver submits, one command at a time, until it is gone or says `close`."""
     job: RayJob | None = None
     while True:
@@ -119,7 +120,7 @@ def _serve(line: Line, settings: Message) -> None:
         if asked is not None and asked["kind"] == "close":
             return
         if asked is not None and asked["kind"] == "submit":
-            job = RayJob(order_of(asked["order"]), settings["run"], lambda text: line.say("note", text=text))
+            job = RayJob(order_of(asked["order"]), run, lambda text: line.say("note", text=text), logs)
             line.say("placed", hosts=job.hosts)
         elif asked is not None and asked["kind"] == "stop" and job is not None:
             job.stop(asked["grace"])

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fmtrain.errors import ConfigError, RankLost
+from fmtrain.errors import ConfigError, NodesSilent, RankLost
 from fmtrain.run.ray_logs import failed_starts, last_words
 
 PROBE_WAIT = 120.0  # seconds for a node that is alive to start a first process
@@ -71,9 +71,8 @@ def prober() -> Callable[[], dict[str, str]]:
 
 
 def compare(nodes: list[Node], logs: Path | None) -> None:
-    """Ask every node what it runs; ConfigError names each that runs something else, or starts nothing, and what.
-
-    `logs` are Ray's own where it runs on this machine: there it says why its workers do not start.
+    """Ask every node what it runs; ConfigError names each that runs something else, and what, NodesSilent those that
+    say nothing. `logs` as for `unanswered`.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
@@ -83,36 +82,46 @@ def compare(nodes: list[Node], logs: Path | None) -> None:
     for node in nodes:
         there = probe.options(name=f"versions:{node.host}", scheduling_strategy=On(node.id, soft=False))
         asked[there.remote()] = f"{node.host} ({node.address})"
-    verdicts = []
-    for ref in _answered(list(asked), logs):
+    silent = {asked[ref]: f"started no process of ours within {PROBE_WAIT:.0f} s"
+              for ref in unanswered(list(asked), logs, PROBE_WAIT)}  # fmt: skip
+    other = {}
+    for ref, who in asked.items():
+        if who in silent:
+            continue
         try:
-            other = ray.get(ref, timeout=0)
-        except ray.exceptions.GetTimeoutError:
-            verdicts.append(f"{asked[ref]}: started no process of ours within {PROBE_WAIT:.0f} s")
-        except ray.exceptions.RayError as e:
-            verdicts.append(f"{asked[ref]}: {str(e).strip().splitlines()[0]}")
+            there = ray.get(ref)
+        except (ray.exceptions.RayTaskError, ray.exceptions.RuntimeEnvSetupError) as e:  # it cannot do what we ask
+            other[who] = str(e).strip().splitlines()[0]
+        except ray.exceptions.RayError as e:  # it or its worker is gone
+            silent[who] = str(e).strip().splitlines()[0]
         else:
-            differ = [f"{name} {other.get(name)}, here {has}" for name, has in own.items() if other.get(name) != has]
-            verdicts += [f"{asked[ref]}: {'; '.join(differ)}"] if differ else []
-    if verdicts:
-        lines = "".join(f"\n  {verdict}" for verdict in sorted(verdicts))
+            differ = [f"{name} {there.get(name)}, here {has}" for name, has in own.items() if there.get(name) != has]
+            other |= {who: "; ".join(differ)} if differ else {}
+    verdicts = "".join(f"\n  {who}: {verdict}" for who, verdict in sorted((other | silent).items()))
+    if other:
         raise ConfigError(
-            f"{len(verdicts)} of {len(nodes)} node(s) of this Ray do not run what this driver runs:{lines}\n"
+            f"{len(other)} of {len(nodes)} node(s) of this Ray do not run what this driver runs:{verdicts}\n"
             "Install the same there (checkout, `make install`, Python), or take the node out of the cluster"
         )
+    if silent:
+        raise NodesSilent(f"{len(silent)} of {len(nodes)} node(s) of this Ray do not answer:{verdicts}")
 
 
-def _answered(refs: list[Any], logs: Path | None) -> list[Any]:
-    """All of `refs`, when each has an answer or PROBE_WAIT is over; RankLost where workers do not start here."""
+def unanswered(refs: list[Any], logs: Path | None, seconds: float, before: int = 0) -> list[Any]:
+    """Those of `refs` that have no answer after so many seconds.
+
+    `logs` are Ray's own where it is ours and runs on this machine: there they say why its workers do not start, and
+    RankLost tells it as soon as some have tried, more than the `before` of earlier.
+    """
     import ray
 
-    deadline = time.monotonic() + PROBE_WAIT
-    while time.monotonic() < deadline and ray.wait(refs, num_returns=len(refs), timeout=1.0)[1]:
-        if logs is not None and (tries := failed_starts(logs)) >= TRIES:
+    deadline = time.monotonic() + seconds
+    while (waiting := ray.wait(refs, num_returns=len(refs), timeout=1.0)[1]) and time.monotonic() < deadline:
+        if logs is not None and (tries := failed_starts(logs) - before) >= TRIES:
             raise RankLost(f"Ray's workers do not start on this machine, {tries} tries:{last_words(logs)}")
-    if logs is not None and ray.wait(refs, timeout=0)[1]:
-        raise RankLost(f"Ray started no worker on this machine within {PROBE_WAIT:.0f} s:{last_words(logs)}")
-    return refs
+    if waiting and logs is not None:
+        raise RankLost(f"Ray started no worker on this machine within {seconds:.0f} s:{last_words(logs)}")
+    return list(waiting)
 
 
 def as_message(nodes: list[Node]) -> list[dict[str, Any]]:
