@@ -171,6 +171,20 @@ def test_a_job_that_was_cancelled_is_not_queued_again(line: str, cancelled: bool
     """As the script asks just before it would; its user may have cancelled it while Ray went down."""
     (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho 'JobId=1 JobName=JobState=CANCELLED'\necho '   {line}'\n")
     (tmp_path / "scontrol").chmod(0o755)
-    script = slurm_script.render(Slurm(), tmp_path, ["true"]).removesuffix("main\n") + "cancelled\n"
+    script = slurm_script.render(Slurm(), tmp_path / "run", ["true"]).removesuffix("main\n") + "claim\ncancelled\n"
     env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "1"}
     assert (subprocess.run(["bash"], input=script.encode(), env=env).returncode == 0) == cancelled
+
+
+def test_a_script_that_is_submitted_again_makes_another_run(tmp_path: Path) -> None:
+    """As the printed one may be; a job that was queued again has the folder that it had before."""
+    run_dir = tmp_path / "runs" / "r1"
+    script = slurm_script.render(Slurm(), run_dir, ["true"]).removesuffix("main\n")
+    script += 'claim >&2\necho "$run_id" "$run_dir" "$log" "$answer"\n'
+    for job, run in (("7", "r1"), ("8", "r1-8"), ("7", "r1"), ("8", "r1-8")):
+        env = {"PATH": "/usr/bin:/bin", "SLURM_JOB_ID": job}
+        said = subprocess.run(["bash"], input=script, env=env, capture_output=True, text=True, check=True)
+        where = run_dir.with_name(run)
+        assert said.stdout.split() == [run, *map(str, (where, where / f"ray-{job}", where / "slurm-job.txt"))]
+        assert ("job 7 has this script's run: this one is run r1-8" in said.stderr) == (job == "8")
+        assert where.stat().st_mode & 0o777 == 0o700
