@@ -9,6 +9,7 @@ from pathlib import Path
 
 _STARTED = re.compile(r"Started worker process with pid (\d+)")
 _LINES = 5
+_MARKS = (":job_id:", ":task_name:", ":actor_name:")  # Ray's own, for its reader of logs
 
 
 def failed_starts(logs: Path) -> int:
@@ -29,5 +30,5 @@ def last_words(logs: Path) -> str:
             texts += path.read_text(errors="replace").strip().splitlines()[-_LINES:]
         except OSError:
             continue
-    lines = [line for line in dict.fromkeys(texts) if line and not line.startswith((":job_id:", ":task_name:", ":actor_name:"))]
+    lines = [line for line in dict.fromkeys(texts) if line and not line.startswith(_MARKS)]
     return "".join(f"\n  | {line}" for line in lines[-_LINES:])
