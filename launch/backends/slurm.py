@@ -18,7 +18,7 @@ from pathlib import Path
 from fmtrain.errors import ConfigError, ExitCode
 from fmtrain.run.storage import user_umask, write_text
 from fmtrain.schema.launch import Slurm
-from launch.backends.slurm_script import SCRIPT, VARIABLES, options, render
+from launch.backends.slurm_script import SCRIPT, render, variables
 
 ANSWER = "slurm-job.txt"  # what Slurm said of the job when it was last asked to stop, or its command ended
 EXIT_CODE = "exit_code"  # the batch script's last word; absent while the job runs or waits for another turn
@@ -251,7 +251,7 @@ def _environment(cfg: Slurm, run_dir: Path) -> dict[str, str]:
     hands it all on, and srun in the job would obey it."""
     keep = {"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT", "SLURM_EXPORT_ENV"}
     drop = ("SLURM_", "SRUN_", "FMTRAIN_JOB", "FMTRAIN_RUN", "RAY_ADDRESS", "RAY_AUTH_")
-    ours = {VARIABLES[name] for name in {*options(cfg, run_dir), "requeue", "array"} if name in VARIABLES}
+    ours = variables(cfg, run_dir, os.environ)
     return {
         name: value for name, value in os.environ.items() if name in keep or not (name.startswith(drop) or name in ours)
     }

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,21 +18,22 @@ SCRIPT = "job.sbatch"
 _OURS = {"chdir", "no-requeue", "ntasks", "ntasks-per-node", "open-mode", "requeue", "wrap"}
 _SHORT = {
     "A": "account", "a": "array", "c": "cpus-per-task", "C": "constraint", "d": "dependency", "D": "chdir",
-    "J": "job-name", "n": "ntasks", "N": "nodes", "o": "output", "p": "partition", "q": "qos", "t": "time",
+    "G": "gpus", "J": "job-name", "n": "ntasks", "N": "nodes", "o": "output", "p": "partition", "q": "qos", "t": "time",
 }  # fmt: skip
+_GPUS = r"(?:gres[:/])?gpu(:[^:]*[^:\d][^:]*)?(?::(\d+))?"  # an entry of gres
 _ARRAY = (
     "one run is one job: the tasks of an array would all make the same artifacts. For several seeds or settings submit "
     "one run each: for s in 1 2 3; do fmtrain run launch=slurm .. seed=$s; done"
 )
 # Variables of sbatch's environment count more than the script's lines: those of options that we set are taken out.
-VARIABLES = {
-    "account": "SBATCH_ACCOUNT", "constraint": "SBATCH_CONSTRAINT", "exclusive": "SBATCH_EXCLUSIVE",
-    "gres": "SBATCH_GRES", "gpus-per-node": "SBATCH_GPUS_PER_NODE", "job-name": "SBATCH_JOB_NAME",
-    "mem": "SBATCH_MEM_PER_NODE", "open-mode": "SBATCH_OPEN_MODE", "output": "SBATCH_OUTPUT",
-    "partition": "SBATCH_PARTITION", "qos": "SBATCH_QOS", "requeue": "SBATCH_NO_REQUEUE",
-    "reservation": "SBATCH_RESERVATION", "signal": "SBATCH_SIGNAL", "time": "SBATCH_TIMELIMIT",
-    "array": "SBATCH_ARRAY_INX",
+_VARIABLES = {
+    "account": ["ACCOUNT"], "constraint": ["CONSTRAINT"], "gres": ["GRES"],
+    "job-name": ["JOB_NAME"], "mem": ["MEM_PER_NODE", "MEM_PER_CPU", "MEM_PER_GPU"], "open-mode": ["OPEN_MODE"],
+    "output": ["OUTPUT"], "partition": ["PARTITION"], "qos": ["QOS"], "reservation": ["RESERVATION"],
+    "signal": ["SIGNAL"], "time": ["TIMELIMIT"],
 }  # fmt: skip
+# What nobody but the script may say: Ray has as many GPUs on a node as stand in it.
+_NEVER = {"ARRAY_INX", "NO_REQUEUE", "GPUS", "GPUS_PER_NODE", "GPUS_PER_SOCKET", "GPUS_PER_TASK"}
 
 
 def render(cfg: Slurm, run_dir: Path, argv: list[str]) -> str:
@@ -61,17 +63,27 @@ def render(cfg: Slurm, run_dir: Path, argv: list[str]) -> str:
 
 def gpus_per_node(cfg: Slurm) -> int:
     """What launch.gpus_per_node or the gpu entries of launch.gres come to."""
-    counts = [
-        int(found[2] or 1)
-        for entry in (cfg.gres or "").split(",")
-        if (found := re.fullmatch(r"(?:gres:)?gpu(:[^:]*[^:\d][^:]*)?(?::(\d+))?", entry.strip()))
-    ]
+    counts = _gpus_of(cfg.gres or "")
     if counts and cfg.gpus_per_node not in (0, sum(counts)):
         raise ConfigError(
             f"launch.gpus_per_node={cfg.gpus_per_node} and launch.gres={cfg.gres} ask for different numbers of GPUs; "
             "give one of them"
         )
     return sum(counts) or cfg.gpus_per_node
+
+
+def _gpus_of(gres: str) -> list[int]:
+    """What each gpu entry of a list of generic resources comes to."""
+    entries = (re.fullmatch(_GPUS, entry.strip()) for entry in gres.split(","))
+    return [int(found[2] or 1) for found in entries if found]
+
+
+def variables(cfg: Slurm, run_dir: Path, given: Mapping[str, str]) -> set[str]:
+    """The names of sbatch's environment that must not reach it: they would count more than the script."""
+    names = _NEVER.union(*(_VARIABLES.get(name, []) for name in options(cfg, run_dir)))
+    if _gpus_of(given.get("SBATCH_GRES", "")):
+        names.add("GRES")
+    return {f"SBATCH_{name}" for name in names}
 
 
 def output(cfg: Slurm, run_dir: Path) -> str:
@@ -87,7 +99,7 @@ def options(cfg: Slurm, run_dir: Path) -> dict[str, str | int | None]:
         "nodes": cfg.nodes,
         "ntasks-per-node": 1,
         "cpus-per-task": cfg.cpus_per_task,
-        "gpus-per-node": None if cfg.gres else cfg.gpus_per_node or None,
+        "gpus-per-node": None if _gpus_of(cfg.gres or "") else cfg.gpus_per_node or None,
         "gres": cfg.gres,
         "mem": cfg.mem,
         "time": cfg.time,
@@ -141,7 +153,9 @@ def _check(cfg: Slurm) -> None:
     if cfg.output and re.search(r"%(?![j%])", cfg.output):
         raise ConfigError(f"launch.output={cfg.output}: only %j, the job's number, is known here; write %% for a %")
     for extra in cfg.sbatch_extra:
-        _check_extra(extra)
+        name = _check_extra(extra)
+        if cfg.mem and name.startswith("mem-per-"):
+            raise ConfigError(f"launch.sbatch_extra: {extra!r} contradicts launch.mem={cfg.mem}; give one of them")
     if "\0" in cfg.setup or "\r" in cfg.setup or not _encodable(cfg.setup):
         raise ConfigError(
             "launch.setup holds a character that no batch script can: NUL, CR (DOS line end), broken UTF-8"
@@ -151,14 +165,18 @@ def _check(cfg: Slurm) -> None:
         raise ConfigError(f"launch.setup is not valid shell: {parsed.stderr.strip()}\ngiven: {cfg.setup}")
 
 
-def _check_extra(extra: str) -> None:
-    """One option that nothing here sets, in sbatch's own spelling."""
+def _check_extra(extra: str) -> str:
+    """The name of one option, in sbatch's own spelling; ConfigError where it is set here."""
     named = re.match(r"--?([A-Za-z][\w-]*)", extra)
     if named is None or not extra.isprintable():
         raise ConfigError(f"launch.sbatch_extra: {extra!r} is not one option of sbatch, e.g. --exclude=n3")
     name = named[1] if extra.startswith("--") else _SHORT.get(extra[1], "")
     if name == "array":
         raise ConfigError(f"launch.sbatch_extra: {extra!r}: {_ARRAY}")
+    if name.startswith("gpus") or (name.startswith("tres-per-") and "gpu" in extra):  # of which Ray would know nothing
+        raise ConfigError(
+            f"launch.sbatch_extra: {extra!r} has a setting of its own, launch.gpus_per_node, or launch.gres for a type"
+        )
     field = name.replace("-", "_") if name != "signal" else "signal_seconds"
     if hasattr(Slurm, field) and field != "exclusive":  # which may be =user there
         raise ConfigError(f"launch.sbatch_extra: {extra!r} has a setting of its own, launch.{field}")
@@ -167,3 +185,4 @@ def _check_extra(extra: str) -> None:
             f"launch.sbatch_extra: {extra!r} is set by launch=slurm itself; see launch.nodes, launch.cpus_per_task "
             "and what launch.dry_run=true prints"
         )
+    return name

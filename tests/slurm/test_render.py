@@ -87,6 +87,11 @@ def test_a_line_break_in_an_option_is_refused(field: str, value: str) -> None:
         (Slurm(sbatch_extra=["-N4"]), "has a setting of its own, launch.nodes"),
         (Slurm(sbatch_extra=["--mail-type=END"]), "has a setting of its own, launch.mail_type"),
         (Slurm(sbatch_extra=["--signal=USR2@9"]), "has a setting of its own, launch.signal_seconds"),
+        (Slurm(sbatch_extra=["--gpus=4"]), "has a setting of its own, launch.gpus_per_node"),
+        (Slurm(sbatch_extra=["--gpus-per-task=a100:1"]), "has a setting of its own, launch.gpus_per_node"),
+        (Slurm(sbatch_extra=["--tres-per-task=gres/gpu:1"]), "has a setting of its own, launch.gpus_per_node"),
+        (Slurm(sbatch_extra=["-G4"]), "has a setting of its own, launch.gpus_per_node"),
+        (Slurm(sbatch_extra=["--mem-per-cpu=1G"], mem="8G"), "contradicts launch.mem=8G"),
         (Slurm(sbatch_extra=["--no-requeue"]), "set by launch=slurm itself"),
         (Slurm(output="/tmp/%N.out"), "launch.output=/tmp/%N.out: only %j"),
         (Slurm(gres="gpu:a100:4,shm:2", gpus_per_node=8), "different numbers of GPUs"),
@@ -119,12 +124,32 @@ def test_the_options_asked_for_are_there() -> None:
 
 @pytest.mark.parametrize(
     ("gres", "count"),
-    [("gpu", 1), ("gpu:4", 4), ("gpu:a100", 1), ("gpu:a100:4", 4), ("shm:7,gpu:a100:2,gpu:v100:1", 3), ("shm:7", 0)],
-)
+    [
+        ("gpu", 1), ("gpu:4", 4), ("gpu:a100", 1), ("gres/gpu:a100:4", 4), ("shm:7,gpu:a100:2,gpu:v100:1", 3),
+        ("shm:7", 0),
+    ],
+)  # fmt: skip
 def test_gpus_of_a_type_are_counted(gres: str, count: int) -> None:
     assert slurm_script.gpus_per_node(Slurm(gres=gres)) == count
     script = slurm_script.render(Slurm(gres=gres), Path("/tmp/r"), ["true"])
     assert f"--gres={gres}" in sbatch_lines(script) and f"\ngpus={count}\n" in script
+
+
+def test_another_resource_beside_gpus_takes_none_of_them() -> None:
+    cfg = Slurm(gres="shm:2", gpus_per_node=8, sbatch_extra=["--mem-per-cpu=1G"])
+    script = slurm_script.render(cfg, Path("/tmp/r"), ["true"])
+    assert {"--gres=shm:2", "--gpus-per-node=8", "--mem-per-cpu=1G"} <= set(sbatch_lines(script))
+    assert "\ngpus=8\n" in script
+
+
+@pytest.mark.parametrize("cfg", [Slurm(), Slurm(gpus_per_node=2), Slurm(gres="shm:2"), Slurm(mem="8G")])
+def test_no_variable_of_sbatch_counts_more_than_the_script(cfg: Slurm) -> None:
+    """Nor allocates GPUs of which the script knows nothing; what the script leaves open stays the user's."""
+    gres, memory = "SBATCH_GRES", {"SBATCH_MEM_PER_NODE", "SBATCH_MEM_PER_CPU"}
+    taken = slurm_script.variables(cfg, Path("/tmp/r"), {gres: "gpu:1"})
+    assert {"SBATCH_GPUS", "SBATCH_GPUS_PER_TASK", "SBATCH_GPUS_PER_NODE", "SBATCH_TIMELIMIT", gres} <= taken
+    assert (gres in slurm_script.variables(cfg, Path("/tmp/r"), {gres: "shm:1"})) == (cfg.gres is not None)
+    assert taken & memory == (memory if cfg.mem else set()) and "SBATCH_PARTITION" not in taken
 
 
 def test_no_gpus_asks_for_none() -> None:
