@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fmtrain.errors import ConfigError, ExitCode, FmtrainError, HeldError, InputError, RankLost, StageFailed, StoreError
-from fmtrain.run.storage import check_room, read_json
+from fmtrain.run.storage import check_room, read_left
 from fmtrain.run.worker import ERROR, error_file
 from launch.backends.command import Command, Failure
 from launch.backends.process import STARTED
@@ -66,11 +66,7 @@ def _name(number: int) -> str:
 
 def _report(path: Path) -> dict[str, Any]:
     """What a rank said; empty where it said nothing, or was killed while it did."""
-    try:
-        said = read_json(path)
-    except StoreError:
-        return {}
-    return said if isinstance(said, dict) else {}
+    return read_left(path, dict)
 
 
 def _log(command: Command, rank: int) -> str:

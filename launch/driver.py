@@ -6,7 +6,6 @@ what lies in work/. Knows plan, store and backend; knows nothing of Hydra and no
 
 import contextlib
 import datetime
-import json
 import os
 import secrets
 import shutil
@@ -27,7 +26,7 @@ from fmtrain.run.manifest import Artifact, Manifest, verify
 from fmtrain.run.remote import is_url
 from fmtrain.run.sources import BESIDE, HUB
 from fmtrain.run.stage import Source, Stage, forget_secrets, write_stage
-from fmtrain.run.storage import disk_errors, list_files, private_dir, read_sealed, unwatched, write_json
+from fmtrain.run.storage import append_row, disk_errors, list_files, private_dir, read_sealed, unwatched, write_json
 from fmtrain.run.store import Store
 from fmtrain.run.worker import RESULT
 from fmtrain.schema.load import dump
@@ -118,9 +117,7 @@ class Run:
         write_json(self.folder / "run.json", self.state)
 
     def event(self, name: str, **data: Any) -> None:
-        line = json.dumps({"time": _now(), "event": name, **redact.shown_in(data)})
-        with open(self.folder / "events.jsonl", "a", encoding="utf-8") as f:
-            f.write(line + "\n")
+        append_row(self.folder / "events.jsonl", {"time": _now(), "event": name, **redact.shown_in(data)})
 
 
 class Driver:

@@ -1,6 +1,5 @@
 """The runs of a store: what their folders say, and of those that seem to go on what `launch.alive` finds out."""
 
-import json
 import os
 import sys
 import textwrap
@@ -10,7 +9,7 @@ from typing import Any
 
 from fmtrain import show
 from fmtrain.errors import ConfigError, StoreError
-from fmtrain.run.storage import owner_of, read_json
+from fmtrain.run.storage import owner_of, read_json, read_rows
 from fmtrain.run.store import Store
 from launch import alive
 from launch.terminal import progress_text, read_progress, table
@@ -82,7 +81,7 @@ def _with_stages(folder: Path, run: dict[str, Any]) -> dict[str, Any]:
 
 def _stages(folder: Path, state: dict[str, Any]) -> list[dict[str, Any]]:
     plan = read_json(folder / "plan.json") if (folder / "plan.json").is_file() else []
-    events = _events(folder / "events.jsonl")
+    events = read_rows(folder / "events.jsonl")
     made = {e["stage"]: e for e in events if e["event"] == "committed"}
     failed = {e["stage"] for e in events if e["event"] == "failed"}
     stages = []
@@ -104,16 +103,6 @@ def _stages(folder: Path, state: dict[str, Any]) -> list[dict[str, Any]]:
         entry["seconds"] = made.get(name, {}).get("seconds")
         stages.append(entry)
     return stages
-
-
-def _events(path: Path) -> list[dict[str, Any]]:
-    found = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue  # the last line of a run that was killed while it wrote
-    return found
 
 
 def overview(found: list[dict[str, Any]], store: Store, *, detailed: bool) -> str:

@@ -7,8 +7,6 @@ where Slurm's commands are not: in a container). A turn that was cut off leaves 
 """
 
 import argparse
-import contextlib
-import json
 import os
 import sys
 import time
@@ -16,8 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fmtrain.errors import Diverged, ExitCode, NodesSilent, StoreError
-from fmtrain.run.storage import read_json
+from fmtrain.errors import Diverged, ExitCode, NodesSilent, Unavailable
+from fmtrain.run.storage import append_row, read_left, read_rows
 from fmtrain.run.worker import ERROR
 from launch.backends import slurm
 
@@ -52,6 +50,11 @@ class End:
     error: str = ""  # of the run: its kind and first line
     where: str = ""  # the stage and how far it was, whether saved or not
 
+    @property
+    def passing(self) -> bool:
+        """Whether it ended by what comes and goes, whatever is done about it: a store or a hub that did not answer."""
+        return self.error.startswith(Unavailable.__name__)
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -73,7 +76,7 @@ def decide(now: End, mark: Mark, past: list[dict[str, Any]], most: int) -> Verdi
     before = None
     if last and last["counts"] and not last.get("deaf"):  # beside a lost node an error says nothing of the work
         before = (last["code"], last["error"], last["where"])
-    if verdict.then == AGAIN and before == (now.code, now.error, now.where):
+    if verdict.then == AGAIN and not now.passing and before == (now.code, now.error, now.where):
         return Verdict(END, f"{verdict.why}; the same as in the turn before, at the same place", counts=True)
     return verdict if verdict.then != AGAIN or idle < 2 else Verdict(AFRESH, verdict.why, counts=True)
 
@@ -99,7 +102,7 @@ def _stopped(now: End) -> Verdict | None:
         return Verdict(AFRESH, "Ray ended on a node", counts=True)
     if now.code == ExitCode.STAGE_FAILED and now.error.startswith(NodesSilent.__name__):
         return Verdict(REQUEUE, "nodes start no process", counts=True)
-    if now.code in _USERS or now.error.startswith(Diverged.__name__):
+    if (now.code in _USERS and not now.passing) or now.error.startswith(Diverged.__name__):
         return Verdict(END, "the same would come again")
     if now.asked or now.job.ended:
         return Verdict(REQUEUE, f"asked to stop by {now.asked or now.job.reason}", counts=True)
@@ -130,7 +133,7 @@ def _idle(past: list[dict[str, Any]], mark: Mark) -> int:
 
 def mark_of(run_dir: Path) -> Mark:
     """How far the run in `run_dir` has come; a run that has no plan yet has come nowhere."""
-    committed = sum(line.get("event") == "committed" for line in _lines(run_dir / "events.jsonl"))
+    committed = sum(line.get("event") == "committed" for line in read_rows(run_dir / "events.jsonl"))
     saved = sum(saved_in(work) for step in _plan(run_dir) for work in _work(run_dir, step["fingerprint"]))
     return Mark(committed, saved)
 
@@ -144,7 +147,7 @@ def saved_in(work: Path) -> int:
 
 def stand(work: Path) -> str:
     """What of unfinished work is on disk, in words."""
-    made, saved = len(_lines(work / "metrics.jsonl")), saved_in(work)
+    made, saved = len(read_rows(work / "metrics.jsonl")), saved_in(work)
     if not made:
         return f"{saved} tasks are done" if saved else "nothing of it is saved"
     lost = f"; steps made after it, and lost: {made - saved}" if made > saved else ""
@@ -153,10 +156,10 @@ def stand(work: Path) -> str:
 
 def standing(run_dir: Path) -> tuple[str, str]:
     """The error that ended the run, kind and first line, and where its stage stood: NAME STEP."""
-    state = _json(run_dir / "run.json")
+    state = read_left(run_dir / "run.json", dict)
     stage = str(state.get("stage") or "")
     text = str(state.get("message") or "").partition("\n")[0] if state.get("state") == "failed" else ""
-    error = _json(run_dir / "stages" / stage / ERROR)
+    error = read_left(run_dir / "stages" / stage / ERROR, dict)
     if text and str(error.get("message") or text + "?").partition("\n")[0] in text:  # it is what ended the run
         text = f"{error['error']}: {text}"
     elif text and state.get("error"):
@@ -168,7 +171,7 @@ def standing(run_dir: Path) -> tuple[str, str]:
 
 def _last_step(work: Path) -> int:
     """The last step that a training made, or the tasks that are finished."""
-    rows = _lines(work / "metrics.jsonl")
+    rows = read_rows(work / "metrics.jsonl")
     return int(rows[-1].get("step", 0)) if rows else saved_in(work)
 
 
@@ -177,23 +180,7 @@ def _work(run_dir: Path, fingerprint: str) -> list[Path]:
 
 
 def _plan(run_dir: Path) -> list[dict[str, str]]:
-    plan = _json(run_dir / "plan.json")
-    return plan if isinstance(plan, list) else []
-
-
-def _json(path: Path) -> Any:
-    try:
-        return read_json(path)
-    except StoreError:  # not there yet, or cut by whatever ended the turn
-        return {}
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        with contextlib.suppress(ValueError):  # the last line of a process that was killed while it wrote
-            found.append(json.loads(line))
-    return found
+    return read_left(run_dir / "plan.json", list)
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -203,6 +190,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m launch.turns")
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("event", choices=["begin", "end"])
+    parser.add_argument("--turn", type=int, default=0, help="in this allocation")
     parser.add_argument("--code", type=int, default=0)
     parser.add_argument("--asked", default="")
     parser.add_argument("--ray", default="whole", choices=["whole", "ended", "down"])
@@ -210,25 +198,25 @@ def main() -> int:
     parser.add_argument("--max-restarts", type=int, default=0)
     args = parser.parse_args()
     restart, mark = int(os.environ.get("SLURM_RESTART_COUNT") or 0), mark_of(args.run_dir)
-    line = {"restart": restart, "time": round(time.time(), 3), "mark": asdict(mark)}
+    line = {"restart": restart, "turn": args.turn, "time": round(time.time(), 3), "mark": asdict(mark)}
     if args.event == "begin":
-        _note(args.run_dir, {"event": "begun", **line})
+        append_row(args.run_dir / FILE, {"event": "begun", **line})
+        return 0
+    past = read_rows(args.run_dir / FILE)
+    last = past[-1] if past else {}
+    if last.get("then") and (last["restart"], last.get("turn")) == (restart, args.turn):
+        print(last["then"])  # this was asked before, and the answer did not arrive
         return 0
     error, where = standing(args.run_dir)
     answer = args.run_dir / slurm.ANSWER
     job = slurm.parse(answer.read_text(encoding="utf-8", errors="replace") if answer.is_file() else "")
     now = End(args.code, args.asked, args.ray, args.deaf, job, restart, error, where)
-    verdict = decide(now, mark, _lines(args.run_dir / FILE), args.max_restarts)
-    heard = {"code": now.code, "asked": now.asked, "ray": now.ray, "deaf": now.deaf, "job": job.state}
-    _note(args.run_dir, {"event": "ended", **line, **heard, "error": error, "where": where, **asdict(verdict)})
+    verdict = decide(now, mark, past, args.max_restarts)
+    line |= {"code": now.code, "asked": now.asked, "ray": now.ray, "deaf": now.deaf, "job": job.state}
+    append_row(args.run_dir / FILE, {"event": "ended", **line, "error": error, "where": where, **asdict(verdict)})
     print(f"{verdict.why}; on disk: {mark.committed} stages of this run, {mark.saved} steps or tasks", file=sys.stderr)
     print(verdict.then)
     return 0
-
-
-def _note(run_dir: Path, line: dict[str, Any]) -> None:
-    with open(run_dir / FILE, "a", encoding="utf-8") as f:
-        f.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":

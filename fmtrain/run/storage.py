@@ -15,7 +15,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fmtrain.errors import FmtrainError, StoreError
 from fmtrain.run.fingerprint import fingerprint
@@ -47,6 +47,7 @@ _MENDS = {  # what a disk may answer, and what helps
 _NEVER_ELSE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # of these, what only a disk says
 _NEARLY_FULL = 1 << 20  # bytes; libraries wrap ENOSPC in errors of their own, so we look at the disk as well
 _SEAL = "seal"
+T = TypeVar("T")
 _umask: int | None = None  # the user's, while `private_files` holds another
 
 
@@ -91,6 +92,33 @@ def read_json(path: Path) -> Any:
         raise StoreError(f"{path} is missing") from None
     except (OSError, ValueError, RecursionError) as e:
         raise StoreError(f"{path} cannot be read: {e}") from e
+
+
+def read_left(path: Path, kind: type[T]) -> T:
+    """The JSON of this kind that a process has left, which may have been killed as it wrote; empty where it has not."""
+    try:
+        left = read_json(path)
+    except StoreError:
+        return kind()
+    return left if isinstance(left, kind) else kind()
+
+
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Add a line of JSON; behind one that was cut off, whose writer was killed, on a line of its own."""
+    with open(path, "a+b") as f:
+        f.seek(max(0, f.seek(0, os.SEEK_END) - 1))
+        cut = f.read() not in (b"", b"\n")
+        f.write(b"\n" * cut + json.dumps(row).encode() + b"\n")
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The objects in a file of JSON lines, none where it is missing; what was cut off or damaged is left out."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+            with contextlib.suppress(ValueError, RecursionError):
+                found.append(json.loads(line))
+    return [row for row in found if isinstance(row, dict)]
 
 
 def write_sealed(path: Path, data: dict[str, Any]) -> None:

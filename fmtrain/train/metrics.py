@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from fmtrain.run.storage import write_text
+from fmtrain.run.storage import read_rows, write_text
 
 FILE = "metrics.jsonl"
 Row = dict[str, float]
@@ -38,7 +38,7 @@ class MetricsFile:
     def resume(self, step: int, checkpoint: Path | None = None) -> None:
         """Begin with the rows before `step`, as the checkpoint's copy has them where there is one; then append."""
         saved = checkpoint / FILE if checkpoint is not None else self.path
-        rows = _rows(saved if saved.exists() else self.path)  # an earlier version's checkpoint has no copy
+        rows = read_rows(saved if saved.exists() else self.path)  # an earlier version's checkpoint has no copy
         kept = [json.dumps(row) + "\n" for row in rows if row["step"] < step]
         write_text(self.path, "".join(kept))
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - held while the stage trains
@@ -64,19 +64,7 @@ class MetricsFile:
             self._file.close()
 
     def rows(self) -> list[Row]:
-        return _rows(self.path)
-
-
-def _rows(path: Path) -> list[Row]:
-    if not path.exists():
-        return []
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            break  # cut off in the middle by a kill: it and what follows is written again
-    return found
+        return read_rows(self.path)
 
 
 def summarise(rows: list[Row]) -> Summary:

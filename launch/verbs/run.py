@@ -1,10 +1,11 @@
 """`fmtrain run` and `fmtrain plan`: make every stage that is not made yet, or show what would be done."""
 
 import argparse
+import contextlib
 import os
 from pathlib import Path
 
-from fmtrain.errors import ExitCode
+from fmtrain.errors import ExitCode, FmtrainError, StoreError
 from fmtrain.run.storage import disk_errors, private_files, read_json
 from launch.backends.environment import misleading
 from launch.status import store_at
@@ -40,14 +41,21 @@ def _make(args: argparse.Namespace) -> int:
     inside_job = "FMTRAIN_JOB" in os.environ
     if isinstance(root.launch, Slurm) and root.launch.dry_run and not inside_job:
         return slurm.submit(root, root.launch, store, args)
-    with disk_errors(store.root):
-        store.prepare()
-        graph = build(root)
-        steps = plan(graph, store)
+    run_id = os.environ.get("FMTRAIN_RUN") if inside_job else None
+    try:
+        with disk_errors(store.root):
+            store.prepare()
+            graph = build(root)
+            steps = plan(graph, store)
+    except FmtrainError as e:
+        if run_id:  # what follows on this turn of the job hangs on it
+            with contextlib.suppress(OSError, StoreError):
+                record = driver.Run(store, run_id, root, args.overrides)
+                record.update(state="failed", exit_code=int(e.exit_code), error=type(e).__name__, message=str(e))
+        raise
     if isinstance(root.launch, Slurm) and not inside_job:
         args.overrides += pinned(graph)
         return slurm.submit(root, root.launch, store, args)
-    run_id = os.environ.get("FMTRAIN_RUN") if inside_job else None
     run_id = run_id or driver.new_run_id()
     print(f"run {run_id}  recipe={root.recipe} launch={root.launch.name}  store {store.root}")
     for line in graph.left_out:

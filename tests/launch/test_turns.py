@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from fmtrain.run import remote
 from launch import turns
 from launch.backends.slurm import Report
+from launch.cli import main
 from launch.turns import AFRESH, AGAIN, END, GONE, REQUEUE, End, Mark, decide
 
 RUNNING = Report("RUNNING")
@@ -33,6 +35,9 @@ def line(
         (End(130), END),
         (End(4, error="Diverged: step 3: the loss is nan"), END),
         (End(4, error="StageFailed: a rank was killed"), AGAIN),
+        (End(3, error="InputError: corpus: a.jsonl is empty"), END),
+        (End(3, error="Unavailable: corpus: s3://b/a.jsonl cannot be read"), AGAIN),
+        (End(3, "USR1", error="Unavailable: corpus: s3://b/a.jsonl cannot be read"), REQUEUE),
         (End(5), AGAIN),
         (End(137), AGAIN),  # the driver was killed
         (End(1), AGAIN),
@@ -89,6 +94,28 @@ def test_no_more_idle_turns_than_allowed(most: int) -> None:
     assert last.then == END and f"launch.max_restarts={most}" in last.why
 
 
+def test_a_hub_that_stays_away_is_asked_as_often_as_a_turn_may_be_idle() -> None:
+    past: list[dict[str, Any]] = []
+    away = End(3, error="Unavailable: the hub does not answer", where="corpus 0")
+    for then in (AGAIN, AFRESH, AFRESH, END):
+        past.append(line("begun", 0))
+        assert decide(away, Mark(), past, 3).then == then
+        past.append(line("ended", 0, code=3, error=away.error, where=away.where))
+
+
+def test_a_hub_that_is_away_when_a_turn_is_planned_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the run itself has begun, and after an earlier turn of it."""
+    monkeypatch.setattr(remote, "WAITS", ())
+    monkeypatch.setenv("FMTRAIN_JOB", "7")
+    monkeypatch.setenv("FMTRAIN_RUN", "r1")
+    run = run_folder(tmp_path)
+    assert (
+        main(["run", "recipe=tokens", "data=local", "data.files=http://127.0.0.1:1/a.jsonl", f"store={tmp_path}"]) == 3
+    )
+    error, _ = turns.standing(run)
+    assert error.startswith("Unavailable: http://127.0.0.1:1/a.jsonl cannot be read")
+
+
 def test_preemptions_never_count() -> None:
     past = [part for _ in range(9) for part in (line("begun", 0), line("ended", 0, counts=False))]
     assert decide(End(75, "TERM", job=PREEMPTED), Mark(), past, 0).then == REQUEUE
@@ -130,7 +157,7 @@ def run_folder(store: Path) -> Path:
     (run / "stages" / "sft" / "error.json").write_text(json.dumps({"error": "StageFailed", "message": "why\nmore"}))
     (run / "run.json").write_text(json.dumps({"state": "failed", "stage": "sft", "message": "sft failed: why"}))
     (run / "plan.json").write_text(json.dumps([{"stage": "sft", "fingerprint": "ab"}]))
-    (run / "events.jsonl").write_text('{"event": "started"}\n{"event": "committed"}\n')
+    (run / "events.jsonl").write_bytes(b'{"event": "started"}\n\xff\xfe\n[]\n{"event": "committed"}\n')
     return run
 
 
@@ -160,9 +187,10 @@ def test_as_the_batch_script_calls_it(tmp_path: Path) -> None:
     subprocess.run([*program, "begin"], cwd=tmp_path, check=True)
     ended = [*program, "end", "--code=4", "--max-restarts=3"]
     answers = [
-        subprocess.run(ended, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip() for _ in range(2)
+        subprocess.run([*ended, f"--turn={n}"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
+        for n in (0, 0, 1)  # the second, because the first answer did not arrive
     ]
-    assert answers == [AGAIN, END]
+    assert answers == [AGAIN, AGAIN, END]
     lines = [json.loads(text) for text in (run / "turns.jsonl").read_text().splitlines()]
     assert [(at["event"], at.get("then"), at.get("job")) for at in lines] == [
         ("begun", None, None), ("ended", AGAIN, "RUNNING"), ("ended", END, "RUNNING"),

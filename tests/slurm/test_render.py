@@ -213,3 +213,43 @@ def test_a_script_that_is_submitted_again_makes_another_run(tmp_path: Path) -> N
         assert said.stdout.split() == [run, *map(str, (where, where / f"ray-{job}", where / "slurm-job.txt"))]
         assert ("job 7 has this script's run: this one is run r1-8" in said.stderr) == (job == "8")
         assert where.stat().st_mode & 0o777 == 0o700
+
+
+UNDECIDED = """
+pause() { :; }
+whole() { return 0; }
+await_nodes() { return 0; }
+run_command() { return $LEFT; }
+deaf_nodes() { :; }
+one_turn >&2
+echo "$then"
+"""
+
+
+@pytest.mark.parametrize(
+    ("failures", "left", "restarts", "then"),
+    [
+        (0, 4, 0, "again"),
+        (2, 4, 0, "again"),  # a moment's, or the end of a process that Slurm's TERM met
+        (9, 4, 0, "requeue"),
+        (9, 4, 5, "requeue"),  # its last word was of turn 3
+        (9, 4, 6, "end"),
+        (9, 0, 0, "end"),
+    ],
+)
+def test_what_cannot_be_decided_is_asked_again(
+    failures: int, left: int, restarts: int, then: str, tmp_path: Path
+) -> None:
+    """The program that decides is the real one, once it runs: until then it is killed."""
+    (tmp_path / "turns.jsonl").write_text('{"event": "begun", "restart": 3, "mark": {}}\n' if restarts else "")
+    (tmp_path / "python").write_text(
+        f'#!/bin/sh\ncase "$*" in *begin*) exit 1 ;; esac\necho x >> {tmp_path}/tried\n'
+        f'[ "$(wc -l < {tmp_path}/tried)" -gt {failures} ] || kill -TERM $$\nexec {sys.executable} "$@"\n'
+    )
+    (tmp_path / "python").chmod(0o755)
+    script = slurm_script.render(Slurm(), tmp_path, ["true"]).removesuffix("main\n")
+    script += f"python={tmp_path}/python answer={tmp_path}/slurm-job.txt\n{UNDECIDED}"
+    env = {"PATH": "/usr/bin:/bin", "SLURM_JOB_ID": "1", "SLURM_RESTART_COUNT": str(restarts), "LEFT": str(left)}
+    done = subprocess.run(["bash"], input=script, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == then, done.stderr
+    assert len((tmp_path / "tried").read_text().splitlines()) == min(failures + 1, 5)
