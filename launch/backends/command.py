@@ -1,5 +1,6 @@
 """A backend starts a Command and hands back a Job; it knows nothing of what the command does."""
 
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from fmtrain.errors import StoreError
+from fmtrain.run.storage import disk_errors
 from launch.backends.environment import Kind, environment
 
 SETTLE = 0.3  # seconds after a rank's end, for the end that caused it to be seen too
@@ -118,10 +121,27 @@ def meeting(shared: Path | None = None) -> Iterator[Path]:
         finally:
             os.close(fd)
         return
-    shared.mkdir(mode=0o700, parents=True, exist_ok=True)  # before any rank has logged there
     path = shared / f"meeting-{secrets.token_hex(8)}"
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW, 0o600))
     try:
+        with disk_errors(shared):
+            shared.mkdir(mode=0o700, parents=True, exist_ok=True)  # before any rank has logged there
+            fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW, 0o600)
+        try:
+            _try_lock(fd, shared)
+        finally:
+            os.close(fd)
         yield path
     finally:
         path.unlink(missing_ok=True)
+
+
+def _try_lock(fd: int, where: Path) -> None:
+    """StoreError where the file system has no locks: torch's FileStore takes one for each word."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+        raise StoreError(
+            f"ranks of several machines meet in a file below {where}, which they lock in turn, and that file system "
+            f"locks none: {e.strerror}. Have it mounted with them (Lustre: -o flock), give a store on another one with "
+            "store=PATH, or start all ranks on one node"
+        ) from None

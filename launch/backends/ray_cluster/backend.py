@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fmtrain.errors import ConfigError, FmtrainError, NodesSilent, RankLost, StageFailed
+from fmtrain.errors import ConfigError, FmtrainError, NodesSilent, RankLost, StageFailed, StoreError
 from fmtrain.schema.launch import LocalRay, Slurm
 from launch.backends.command import Command, Failure, of_command
 from launch.backends.environment import environment, module, travelling
@@ -26,9 +26,8 @@ LOGS = "ray-logs"  # in the run's folder: Ray's own, of a turn that failed
 START_WAIT = 300.0  # seconds for Ray to be up and its nodes to have answered
 TURN = 0.2  # seconds between two looks at the signals
 CLOSE_WAIT = 10.0  # seconds to leave a Ray that goes on without us
-_ERRORS = {
-    e.__name__: e for e in (ConfigError, NodesSilent, StageFailed)
-}  # all else that goes wrong in there is the machine's
+_TOLD = (ConfigError, NodesSilent, StageFailed, StoreError)  # all else that goes wrong in there is the machine's
+_ERRORS = {e.__name__: e for e in _TOLD}
 
 
 @contextlib.contextmanager

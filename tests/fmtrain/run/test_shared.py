@@ -164,16 +164,42 @@ with lease.held(store.lease("model", "f1"), "run", "pretrain") as held:
 """
 
 
-def test_a_file_system_without_locks_links_and_folder_fsync_holds_a_store(tmp_path: Path) -> None:
-    """No file system here lacks them: a library that answers in the kernel's place stands in for one."""
+MEET = """
+import sys
+from pathlib import Path
+from fmtrain.errors import StoreError
+from launch.backends.command import meeting
+try:
+    with meeting(Path(sys.argv[1])) as file:
+        print(file)
+except StoreError as e:
+    print(e)
+print(list(Path(sys.argv[1]).iterdir()))
+"""
+
+
+def where_much_is_lacking(folder: Path, code: str) -> str:
+    """What a program prints to whom such a file system is given. There is none here: a library that answers in the
+    kernel's place stands in for one."""
     need("compiler")
-    (tmp_path / "lacks.c").write_text(LACKS)
-    built = ["cc", "-shared", "-fPIC", "-o", str(tmp_path / "lacks.so"), str(tmp_path / "lacks.c"), "-ldl"]
+    (folder / "lacks.c").write_text(LACKS)
+    built = ["cc", "-shared", "-fPIC", "-o", str(folder / "lacks.so"), str(folder / "lacks.c"), "-ldl"]
     subprocess.run(built, check=True)
     root = Path(__file__).resolve().parents[3]
-    env = {**os.environ, "LD_PRELOAD": str(tmp_path / "lacks.so"), "PYTHONPATH": str(root)}
-    done = subprocess.run([sys.executable, "-c", USE, str(tmp_path / "store")], env=env, capture_output=True, text=True)
-    assert done.stdout == "m@v1\n", done.stderr
+    env = {**os.environ, "LD_PRELOAD": str(folder / "lacks.so"), "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", code, str(folder / "store")], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_file_system_without_locks_links_and_folder_fsync_holds_a_store(tmp_path: Path) -> None:
+    assert where_much_is_lacking(tmp_path, USE) == "m@v1\n"
+
+
+def test_ranks_of_several_machines_do_not_meet_where_nothing_can_be_locked(tmp_path: Path) -> None:
+    """torch's words were of its own insides, once for each rank, after all of them had started."""
+    said = where_much_is_lacking(tmp_path, MEET)
+    assert "locks none: No locks available" in said and "-o flock" in said and said.endswith("\n[]\n")
 
 
 @pytest.mark.parametrize(
