@@ -9,16 +9,17 @@ import codecs
 import datetime
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from fmtrain.errors import ConfigError, ExitCode
+from fmtrain.errors import ConfigError, ExitCode, StageFailed
 from fmtrain.run.storage import user_umask, write_text
 from fmtrain.schema.launch import Slurm
-from launch.backends.slurm_script import SCRIPT, render, variables
+from launch.backends.slurm_script import SCRIPT, options, render, variables
 
 ANSWER = "slurm-job.txt"  # what Slurm said of the job when it was last asked to stop, or its command ended
 EXIT_CODE = "exit_code"  # the batch script's last word; absent while the job runs or waits for another turn
@@ -34,7 +35,12 @@ _REMEDY = {
 }
 _REMEDY_OTHER = "the same command goes on from what is saved"
 _SILENCE = 900.0  # seconds without an answer from Slurm after which `wait` gives up; a controller may be restarted
+_UNSURE = "timed out|receive failure|Zero Bytes|no answer within"  # of a request that may have been heard
 _PATIENCE = 60.0  # seconds a command of Slurm's may take
+
+
+class NoAnswer(StageFailed):
+    """Slurm was asked for something and has not answered: it may have been done."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,10 @@ class Report:
 
 
 def submit(cfg: Slurm, run_dir: Path, argv: list[str]) -> str:
-    """Write `run_dir/job.sbatch` and hand it to sbatch; the job id, or the script itself under launch.dry_run."""
+    """Write `run_dir/job.sbatch` and hand it to sbatch; the job id, or the script itself under launch.dry_run.
+
+    ConfigError where sbatch refused it; NoAnswer where the job may be in the queue.
+    """
     script = render(cfg, run_dir, argv)
     run_dir.mkdir(parents=True, exist_ok=True)
     path = run_dir.absolute() / SCRIPT
@@ -66,6 +75,12 @@ def submit(cfg: Slurm, run_dir: Path, argv: list[str]) -> str:
     done = _slurm("sbatch", "--parsable", str(path), env=_environment(cfg, run_dir))
     if done.returncode != 0:
         said = done.stderr.strip() or f"exit code {done.returncode}"
+        if re.search(_UNSURE, said):
+            name = shlex.quote(str(options(cfg, run_dir)["job-name"]))
+            raise NoAnswer(
+                f"Slurm did not say whether it took the job: {said}\nSee whether it is in the queue: squeue "
+                f"--name={name}. If it is, it makes run {run_dir.name}; if not, remove {run_dir} and submit again."
+            )
         raise ConfigError(
             f"sbatch refused the job: {said}\nThe script is {path}; set launch.partition, launch.account, launch.qos, "
             "launch.time, launch.mem, .. as this cluster wants them (sinfo lists its partitions)."

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fmtrain import redact
-from fmtrain.errors import ConfigError, FmtrainError
+from fmtrain.errors import ConfigError
 from fmtrain.run import lease
 from fmtrain.run.storage import disk_errors, private_dir, read_json, write_json, write_private
 from fmtrain.run.store import Store
@@ -48,7 +48,7 @@ def submit(root: Root, config: Slurm, store: Store, args: argparse.Namespace) ->
             words = module("launch.cli", "run", "--given", str(folder / GIVEN))
         try:
             job = slurm.submit(config, folder, words)
-        except FmtrainError as e:
+        except ConfigError as e:
             shutil.rmtree(folder)
             script = f"The script is {folder / slurm_script.SCRIPT}"
             raise type(e)(str(e).replace(script, "launch.dry_run=true prints the script")) from None

@@ -15,6 +15,7 @@ import pytest
 from fmtrain.errors import ConfigError
 from fmtrain.run.manifest import Artifact, Manifest
 from launch import doctor, status
+from launch.backends import slurm
 from launch.cli import main
 from launch.compose import compose
 from launch.graph import build
@@ -88,6 +89,22 @@ def test_a_refused_job_leaves_no_run(
     said = capsys.readouterr().err
     assert "no such partition" in said and "launch.dry_run=true" in said and "job.sbatch" not in said
     assert not list((tmp_path / "store" / "runs").iterdir())
+
+
+@pytest.mark.parametrize(
+    "sbatch", ["exec sleep 60", "echo 'sbatch: error: .. failed: Socket timed out on send/recv operation' >&2; exit 1"]
+)
+def test_a_job_that_may_be_in_the_queue_keeps_its_run(
+    sbatch: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The controller was slow, and may have taken it: its run's folder, the script's, is what it would run in."""
+    monkeypatch.setattr(slurm, "_PATIENCE", 0.2)
+    program(tmp_path / "bin", "sbatch", sbatch)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    assert main(["run", "launch=slurm", f"store={tmp_path / 'store'}"]) == 4
+    (run,) = (tmp_path / "store" / "runs").iterdir()
+    assert f"--name=quickstart-{run.name}" in capsys.readouterr().err
+    assert (run / "job.sbatch").is_file() and json.loads((run / "run.json").read_text())["state"] == "queued"
 
 
 def test_a_damaged_run_hides_no_other(tmp_path: Path) -> None:
