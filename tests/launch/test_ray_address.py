@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fmtrain.errors import ConfigError
+from fmtrain.errors import ConfigError, NodesSilent
 from fmtrain.schema.launch import LocalRay
 from launch.backends.ray_cluster.backend import RayBackend, open_ray
 from launch.backends.ray_cluster.nodes import prober
@@ -149,6 +149,51 @@ def test_a_node_that_runs_something_else_is_named(
     finally:
         cluster.do("remove")
     assert "torch" not in str(error.value), "what is alike is not listed"
+
+
+def test_room_that_a_lost_node_had_blames_no_setting(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it say that what fitted when the run began never will; a queue gives the run other nodes."""
+    for name, text in _SETTINGS.items():
+        monkeypatch.setenv(name, text)
+    cluster.do(sys.executable)
+    with open_ray(LocalRay(address=cluster.address), tmp_path, "quickstart", nobody_asks) as backend:
+        assert len(backend.nodes) == 3 and backend.cpus == 5
+        cluster.do("remove")
+        with pytest.raises(NodesSilent, match="gone from this Ray, which has: "):
+            wait_for(lambda: backend.submit(command(tmp_path / "wide", ranks=5)).stop(0.0), "a refusal")
+
+
+_COMPARE = """
+import sys
+import ray
+from fmtrain.errors import FmtrainError
+from launch.backends.ray_cluster import nodes
+nodes.PROBE_WAIT = 5.0
+ray.init(address=sys.argv[1], log_to_driver=False)
+try:
+    nodes.compare(nodes.living(), None)
+except FmtrainError as e:
+    print(type(e).__name__, e)
+"""
+
+
+def test_a_node_that_starts_no_process_in_time_blames_no_setting(cluster: Cluster, tmp_path: Path) -> None:
+    asleep = tmp_path / "python"
+    asleep.write_text(
+        f'#!/bin/sh\ncase "$*" in *default_worker.py*) exec sleep 15 ;; esac\nexec "{sys.executable}" "$@"\n'
+    )
+    asleep.chmod(0o755)
+    cluster.do(str(asleep))
+    try:
+        asking = [sys.executable, "-c", _COMPARE, cluster.address]
+        done = subprocess.run(asking, capture_output=True, text=True, env={**os.environ, **_SETTINGS})
+    finally:
+        cluster.do("remove")
+    assert done.stdout.startswith("NodesSilent "), done.stdout + done.stderr
+    assert "of 3 node(s) of this Ray do not answer:" in done.stdout
+    assert "started no process of ours within 5 s" in done.stdout
 
 
 def test_a_probe_knows_other_code(tmp_path: Path) -> None:

@@ -130,6 +130,9 @@ class RayBackend:
         if ready is None:
             raise RankLost(f"Ray did not come up within {START_WAIT:.0f} s; is this machine busy?{keeper._mend()}")
         self.nodes = [Node(**node) for node in ready["nodes"]]
+        if isinstance(config, Slurm) and len(self.nodes) < config.nodes:
+            there = " ".join(node.host for node in self.nodes)
+            raise NodesSilent(f"{len(self.nodes)} of {config.nodes} nodes are in this job's Ray: {there}")
         self.cpus = sum(node.cpus for node in self.nodes)
         self.gpus = sum(node.gpus for node in self.nodes)
         self.address: str = ready["address"]

@@ -44,38 +44,42 @@ def order_of(message: dict[str, Any]) -> Order:
     return Order(**{**message, "command": command})
 
 
+@dataclass(frozen=True)
+class Joined:
+    """The Ray that a run has joined: its nodes then, and its logs where it is ours and runs on this machine."""
+
+    run: str
+    nodes: list[Node]
+    logs: Path | None
+
+
 class RayJob:
     """The actors of one command and the futures of their exit codes."""
 
-    def __init__(self, order: Order, run: str, say: Callable[[str], None], logs: Path | None) -> None:
-        """`logs` are Ray's own where it is ours and runs on this machine."""
+    def __init__(self, order: Order, joined: Joined, say: Callable[[str], None]) -> None:
         import ray
 
-        self.ray, self.command, self.logs = ray, order.command, logs
-        self.failed_before = failed_starts(logs) if logs is not None else 0
+        self.ray, self.command, self.joined = ray, order.command, joined
+        self.failed_before = failed_starts(joined.logs) if joined.logs is not None else 0
         self.actors: list[Any] = []
         self.futures: list[Any] = []
         self.hosts: list[str] = []
         self._open = contextlib.ExitStack()
         try:
             group = self._room(order, say)
-            self._start(group, order, run)
+            self._start(group, order)
         except BaseException:
             self._end()
             raise
 
     def _room(self, order: Order, say: Callable[[str], None]) -> Any:
         """A placement group with a bundle for each rank. ConfigError where there is none, at once where there never
-        will be."""
-        command, nodes = order.command, living()
+        will be; NodesSilent where it may be for nodes that have left."""
+        command = order.command
         cpus = 0.001 if command.pool else float(command.cpus)
         bundle = {"CPU": cpus, **({"GPU": float(command.gpus)} if command.gpus else {})}
         what = f"{command.name}: {command.ranks} rank(s) of {cpus:g} CPU(s) and {command.gpus} GPU(s) each"
-        if fit(nodes, cpus, command.gpus) < command.ranks:
-            have = "; ".join(f"{node.host} {node.cpus} CPUs, {node.gpus} GPUs" for node in nodes)
-            raise ConfigError(
-                f"{what} never fit into this Ray, which has: {have}. Lower launch.ranks or launch.cpus_per_rank"
-            )
+        nodes = self._fitting(what, cpus)
         # SPREAD alone looks at what is free at this moment, and doubles up on a node where another is still being freed
         if 1 < command.ranks <= len(nodes):
             group = self._group(bundle, "STRICT_SPREAD")
@@ -86,6 +90,7 @@ class RayJob:
         begun = time.monotonic()
         tell = begun + TELL_AFTER
         while not group.wait(0.5):
+            self._fitting(what, cpus)
             now = time.monotonic()
             free = self.ray.available_resources()
             left = f"free of it now: {free.get('CPU', 0):g} CPUs, {free.get('GPU', 0):g} GPUs"
@@ -100,12 +105,24 @@ class RayJob:
                 say(f"{what} wait for room in this Ray; {left}")
         return group
 
+    def _fitting(self, what: str, cpus: float) -> list[Node]:
+        """The living nodes, which have room for all ranks as soon as nobody else is there."""
+        nodes = living()
+        if fit(nodes, cpus, self.command.gpus) >= self.command.ranks:
+            return nodes
+        have = "; ".join(f"{node.host} {node.cpus} CPUs, {node.gpus} GPUs" for node in nodes)
+        if left := [node.host for node in self.joined.nodes if node not in nodes]:
+            raise NodesSilent(f"{what} do not fit without {', '.join(left)}, gone from this Ray, which has: {have}")
+        raise ConfigError(
+            f"{what} never fit into this Ray, which has: {have}. Lower launch.ranks or launch.cpus_per_rank"
+        )
+
     def _group(self, bundle: dict[str, float], strategy: str) -> Any:
         group = self.ray.util.placement_group([bundle] * self.command.ranks, strategy=strategy)
         self._open.callback(self.ray.util.remove_placement_group, group)
         return group
 
-    def _start(self, group: Any, order: Order, run: str) -> None:
+    def _start(self, group: Any, order: Order) -> None:
         command = order.command
         strategy = self.ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy
         bundles = self._bundles(group)
@@ -117,7 +134,7 @@ class RayJob:
                 max_concurrency=2,
                 scheduling_strategy=strategy(group, placement_group_bundle_index=bundle),
             )
-            self.actors.append(actor.remote(Title(run, command.name, rank, command.ranks)))
+            self.actors.append(actor.remote(Title(self.joined.run, command.name, rank, command.ranks)))
         places = self._places([host for _, host in bundles])
         self.hosts = [place.host for place in places]
         address = {"RAY_ADDRESS": self.ray.get_runtime_context().gcs_address} if command.pool else {}
@@ -134,7 +151,7 @@ class RayJob:
     def _places(self, hosts: list[str]) -> list[Place]:
         """Where the actors are, once all of them run; they are on their way to `hosts`."""
         asked = [actor.where.remote() for actor in self.actors]
-        if silent := unanswered(asked, self.logs, START_WAIT, self.failed_before):
+        if silent := unanswered(asked, self.joined.logs, START_WAIT, self.failed_before):
             who = ", ".join(f"rank {asked.index(ref)} on {hosts[asked.index(ref)]}" for ref in silent)
             raise NodesSilent(f"{self.command.name}: Ray started no process within {START_WAIT:.0f} s for {who}")
         try:

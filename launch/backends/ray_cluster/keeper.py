@@ -20,7 +20,7 @@ from fmtrain.errors import ConfigError, FmtrainError, RankLost
 from fmtrain.run.machine import cpus
 from fmtrain.run.worker import die_with_parent
 from launch.backends.ray_cluster import nodes
-from launch.backends.ray_cluster.job import RayJob, order_of
+from launch.backends.ray_cluster.job import Joined, RayJob, order_of
 from launch.backends.ray_cluster.line import Closed, Line, Message
 
 POLL = 0.1  # seconds between two looks at a running command
@@ -47,10 +47,10 @@ def main(argv: list[str]) -> None:
 def _run(line: Line, settings: Message) -> None:
     with _ray(settings) as where:
         have = nodes.living()
-        logs = _logs() if settings["home"] else None
-        nodes.compare(have, logs)
+        joined = Joined(settings["run"], have, _logs() if settings["home"] else None)
+        nodes.compare(have, joined.logs)
         line.say("ready", nodes=nodes.as_message(have), **where)
-        _serve(line, settings["run"], logs)
+        _serve(line, joined)
 
 
 @contextlib.contextmanager
@@ -111,7 +111,7 @@ def _start_options(home: str, config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _serve(line: Line, run: str, logs: Path | None) -> None:
+def _serve(line: Line, joined: Joined) -> None:
     """Run what the driver submits, one command at a time, until it is gone or says `close`."""
     job: RayJob | None = None
     while True:
@@ -120,7 +120,7 @@ def _serve(line: Line, run: str, logs: Path | None) -> None:
         if asked is not None and asked["kind"] == "close":
             return
         if asked is not None and asked["kind"] == "submit":
-            job = RayJob(order_of(asked["order"]), run, lambda text: line.say("note", text=text), logs)
+            job = RayJob(order_of(asked["order"]), joined, lambda text: line.say("note", text=text))
             line.say("placed", hosts=job.hosts)
         elif asked is not None and asked["kind"] == "stop" and job is not None:
             job.stop(asked["grace"])
