@@ -240,6 +240,7 @@ def end(turn: Turn, kill: Kill | None, at: "Place") -> None:
     """See a turn off: its exit code and what it left."""
     code = turn.close()
     left = leftovers(at.own, at.shown)
+    at.shown |= {text.removeprefix("file ") for text in left}  # a fault of this turn, and of no later one
     if kill is not None:
         kill.code = code
         if code not in CODES[kill.victim]:

@@ -10,8 +10,13 @@ from collections.abc import Iterator
 from fmtrain.errors import StoreError
 from launch.backends.environment import environment
 
-# Whoever makes the folder outlives us to remove it, at the end of standard input.
-_KEEP = 'mkdir -m 700 -- "$1" && echo made && exec >&2 && cat && exec rm -rf -- "$1"'
+# Whoever makes the folder outlives us to remove it, where no word says that all is well: after our workers too,
+# which hear of our death when it does, and may make the folder anew as it goes.
+_KEEP = """
+mkdir -m 700 -- "$1" && echo made && exec >&2 || exit
+read -r well || sleep 1
+until rm -rf -- "$1" || [ "$((n += 1))" -gt 50 ]; do sleep 0.2; done
+"""
 
 
 @contextlib.contextmanager
@@ -25,11 +30,10 @@ def scratch() -> Iterator[str]:
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
-    assert keeper.stdin is not None and keeper.stdout is not None
+    assert keeper.stdout is not None
     try:
         if not keeper.stdout.read():
             raise StoreError(f"no folder for temporary files can be made in {tempfile.gettempdir()}; set TMPDIR")
         yield folder
     finally:
-        keeper.stdin.close()
-        keeper.wait()
+        keeper.communicate(b"well\n")
