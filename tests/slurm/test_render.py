@@ -253,3 +253,31 @@ def test_what_cannot_be_decided_is_asked_again(
     done = subprocess.run(["bash"], input=script, env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == then, done.stderr
     assert len((tmp_path / "tried").read_text().splitlines()) == min(failures + 1, 5)
+
+
+STOPPING = """
+bash -c 'trap "until [ -e $0 ]; do sleep .01; done; exit 3" USR1 USR2; touch $0.up; while :; do sleep 0.01; done' "$P" &
+step=$!
+steps=("$step")
+until [ -e "$P.up" ]; do sleep 0.01; done
+seconds=0
+pause() {
+  SECONDS=$((SECONDS + 1)) seconds=$((seconds + 1))
+  [ "$seconds" = "$NEEDS" ] || return 0
+  touch "$P"
+  while alive "$step"; do sleep 0.01; done
+}
+ray_down "$1" >&2
+wait "$step"
+echo $?
+"""
+
+
+@pytest.mark.parametrize(("signal", "needs", "code"), [("USR1", 12, 3), ("USR2", 30, 3), ("USR1", 99, 137)])
+def test_a_node_has_time_to_end_ray_and_to_keep_its_logs(signal: str, needs: int, code: int, tmp_path: Path) -> None:
+    """The step needs so many seconds, as the script counts them; then it is killed."""
+    script = slurm_script.render(Slurm(), tmp_path, ["true"]).removesuffix("main\n") + STOPPING
+    env = {"PATH": "/usr/bin:/bin", "SLURM_JOB_ID": "1", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
+    env |= {"P": str(tmp_path / "place"), "NEEDS": str(needs)}
+    done = subprocess.run(["bash", "-s", signal], input=script, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{code}\n", done.stderr
