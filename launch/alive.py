@@ -14,13 +14,14 @@ from typing import Any
 from fmtrain.errors import FmtrainError, StoreError
 from fmtrain.run import lease
 from fmtrain.run.lease import BEAT, Owner
-from fmtrain.run.stage import PRIVATE
+from fmtrain.run.stage import GIVEN, PRIVATE
 from fmtrain.run.storage import is_ours, read_json
 from fmtrain.run.store import Store
 from launch.backends import slurm
 
 WATCHED = 2 * BEAT + 1  # seconds in which a living holder of a lease gives a sign, if the file server is prompt
 _CONNECT = 1.0  # seconds that a Ray has to take a connection
+_PATIENCE = 10.0  # and Slurm to answer
 _CANCELLED = ("CANCELLED", "REVOKED")
 
 
@@ -29,7 +30,7 @@ def settle(store: Store, states: list[dict[str, Any]], *, patient: bool = True) 
 
     `patient`: where only signs of life can tell, wait for one.
     """
-    me, reports = lease.owner(""), dict[str, slurm.Report]()
+    me, queue = lease.owner(""), Queue()
     doubtful = []
     for state in states:
         state.setdefault("asked", [])
@@ -37,7 +38,7 @@ def settle(store: Store, states: list[dict[str, Any]], *, patient: bool = True) 
             continue
         gone = _driver(state, me) if state["state"] == "running" else None
         if gone is None and state.get("job"):
-            gone = _queue(state, reports)
+            gone = _job(state, queue)
         if gone is None and state["state"] == "running":
             doubtful.append(state)
         if state["state"] == "running":
@@ -46,17 +47,43 @@ def settle(store: Store, states: list[dict[str, Any]], *, patient: bool = True) 
         _signs(store, doubtful)
 
 
-def forget_secrets(store: Store) -> None:
-    """Remove what a worker alone had to know where its run was killed: nobody else will.
+class Queue:
+    """Slurm, asked for each job once, and for none after it gave no answer: it is down, or not on this machine."""
 
-    Of this user's runs, and where the kernel of this machine says that the driver is gone: its workers died with it.
+    def __init__(self) -> None:
+        self.reports: dict[str, slurm.Report] = {}
+        self.silence: slurm.Report | None = None
+
+    def report(self, job: str) -> slurm.Report:
+        if job not in self.reports:
+            self.reports[job] = self.silence or self._ask(job)
+        return self.reports[job]
+
+    def _ask(self, job: str) -> slurm.Report:
+        try:
+            found = slurm.report(job, _PATIENCE)
+        except FmtrainError as e:
+            found = slurm.Report(slurm.UNKNOWN, reason=str(e))
+        if found.state == slurm.UNKNOWN and not found.forgotten:
+            self.silence = found
+        return found
+
+
+def forget_secrets(store: Store) -> None:
+    """Remove what a worker or a job alone had to know, of this user's runs that ended without doing so.
+
+    A worker's, where the kernel of this machine says that its driver is gone, or Slurm that there is no other turn of
+    its job; a job's, where Slurm says so.
     """
-    me = lease.owner("")
+    me, queue = lease.owner(""), Queue()
     for folder in (store.root / "runs").glob("*"):
-        for path in folder.glob(f"stages/*/{PRIVATE}") if is_ours(folder) else ():
+        left = [*folder.glob(f"stages/*/{PRIVATE}"), *folder.glob(GIVEN)] if is_ours(folder) else []
+        for path in left:
             with contextlib.suppress(OSError, StoreError, TypeError, ValueError):
                 written = path.stat().st_mtime_ns
-                gone = _owner({"id": folder.name, **read_json(folder / "run.json")}).is_gone(me)
+                state = {"id": folder.name, **read_json(folder / "run.json")}
+                gone = path.name == PRIVATE and _owner(state).is_gone(me)
+                gone = gone or (bool(state.get("job")) and queue.report(str(state["job"])).over)
                 if gone and path.stat().st_mtime_ns == written:  # not by the next turn of that run's job
                     path.unlink()
 
@@ -82,21 +109,15 @@ def _driver(state: dict[str, Any], me: Owner) -> bool | None:
     return gone
 
 
-def _queue(state: dict[str, Any], reports: dict[str, slurm.Report]) -> bool | None:
+def _job(state: dict[str, Any], queue: Queue) -> bool | None:
     """Whether the run's job is gone, as far as Slurm knows: it lasts as long as its driver, and through all turns."""
     job = str(state["job"])
-    if job not in reports:
-        try:
-            reports[job] = slurm.report(job)
-        except FmtrainError as e:
-            reports[job] = slurm.Report(slurm.UNKNOWN, reason=str(e))
-    found = reports[job]
-    if found.state == slurm.UNKNOWN and "Invalid job id" not in found.reason:
+    found = queue.report(job)
+    if found.state == slurm.UNKNOWN and not found.forgotten:
         state["asked"].append(f"Slurm gives no answer on job {job}: {found.reason or 'it says nothing of it'}")
         return None
-    forgotten = found.state == slurm.UNKNOWN
-    state["asked"].append(f"Slurm has forgotten job {job}" if forgotten else f"Slurm: job {job} is {found.state}")
-    if forgotten or found.ended:
+    state["asked"].append(f"Slurm has forgotten job {job}" if found.forgotten else f"Slurm: job {job} is {found.state}")
+    if found.forgotten or found.ended:
         cancelled = found.state.startswith(_CANCELLED)
         ended = {"running": "died", "queued": "failed", "requeue": "requeue"}[state["state"]]
         state["state"] = "cancelled" if cancelled else ended

@@ -9,12 +9,12 @@ from typing import Any
 
 from fmtrain import show
 from fmtrain.errors import ConfigError, StoreError
-from fmtrain.run.storage import owner_of, read_json, read_rows
+from fmtrain.run.storage import is_ours, owner_of, read_json, read_rows
 from fmtrain.run.store import Store
 from launch import alive
 from launch.terminal import progress_text, read_progress, table
 
-SHOWN = 15
+SHOWN = 15  # runs, the newest
 ASK_EVERY = 10.0  # seconds between two questions to a queue while a log is followed
 DEFAULT_STORE = "./store"
 
@@ -27,18 +27,27 @@ def store_at(text: str) -> Store:
         raise ConfigError(f"the store {text!r} cannot be found: {e}; give its whole path") from None
 
 
-def runs(store: Store, prefix: str | None = None) -> list[dict[str, Any]]:
-    """The runs whose id starts with `prefix`, oldest first, with their stages; a damaged one is `unreadable`."""
-    folders = sorted(
-        f
-        for f in (store.root / "runs").glob("*")
-        if f.name.startswith(prefix or "") and (not _readable(f) or (f / "run.json").is_file())
-    )
-    if prefix and not folders:
+def runs(store: Store, prefix: str | None = None, most: int = SHOWN) -> list[dict[str, Any]]:
+    """The newest runs whose id starts with `prefix`, the newest last, with their stages; a damaged one is `unreadable`.
+
+    Another user's is passed over, unless it alone has that id, and then it is `unreadable`: what stands in there may be
+    meant for us.
+    """
+    folders = [f for f in sorted((store.root / "runs").glob("*")) if f.name.startswith(prefix or "")]
+    ours = [f for f in folders if is_ours(f) and (not _readable(f) or (f / "run.json").is_file())]
+    theirs = [f for f in folders if f.is_dir() and not is_ours(f)]
+    shown = ours or (theirs if prefix else [])
+    if prefix and not shown:
         raise ConfigError(f"no run {prefix!r} in {store.root}; `fmtrain status` lists them")
-    found = [_recorded(folder) for folder in folders]
+    found = [_recorded(folder) for folder in shown[-most:]]
     alive.settle(store, [run for run in found if run["state"] != "unreadable"])
     return [_with_stages(store.run_dir(run["id"]), run) for run in found]
+
+
+def passed_over(store: Store) -> str:
+    """A word on the runs of other users, where there are some."""
+    others = [owner_of(f) for f in (store.root / "runs").glob("*") if f.is_dir() and not is_ours(f)]
+    return f"{len(others)} run(s) of {', '.join(sorted(set(others)))} are passed over" if others else ""
 
 
 def _readable(folder: Path) -> bool:
@@ -48,8 +57,8 @@ def _readable(folder: Path) -> bool:
 def _recorded(folder: Path) -> dict[str, Any]:
     """A run as its record has it."""
     try:
-        if not _readable(folder):
-            raise StoreError(f"the run of {owner_of(folder)}, who alone may read it")
+        if not is_ours(folder):
+            raise StoreError(f"this is a run of {owner_of(folder)}, who alone may ask for it")
         state: dict[str, Any] = {"overrides": [], "notes": [], **read_json(folder / "run.json")}
         missing = {"recipe", "launch", "state", "stage", "begun", "host", "pid", "started"} - set(state)
         if missing:
@@ -109,10 +118,10 @@ def overview(found: list[dict[str, Any]], store: Store, *, detailed: bool) -> st
     if not found:
         return f"no runs in {store.root} yet; start one: fmtrain run recipe=quickstart"
     rows = [("run", "recipe", "launch", "state", "stage", "begun")]
-    for run in found[-SHOWN:]:
+    for run in found:
         rows.append((run["id"], run["recipe"], run["launch"], run["state"], run["stage"] or "", run["begun"][:16]))
     lines = [table(rows)]
-    for run in found[-SHOWN:]:
+    for run in found:
         if detailed or run["state"] in ("queued", "running", "unknown", "unreadable"):
             words = [f"{run['id']}: {' '.join(run['overrides'])}", *(f"  {note}" for note in run["notes"])]
             words += [f"  asked: {answer}" for answer in run["asked"]]
@@ -134,9 +143,11 @@ def _stage(stage: dict[str, Any], store: Store) -> str:
 
 def logs(store: Store, run: str | None, stage: str | None, rank: int, follow: bool) -> int:
     """Print a stage's log; with `follow` until the run has ended, and without `stage` from stage to stage."""
-    found = runs(store, run)
+    found = runs(store, run, most=1)
     if not found:
         raise ConfigError(f"no runs in {store.root} yet")
+    if not is_ours(store.run_dir(found[-1]["id"])):
+        raise ConfigError(f"run {found[-1]['id']}: {found[-1]['message']}")
     folder = store.run_dir(found[-1]["id"])
     logged = _logged(folder, rank)
     path = folder / "logs" / stage / f"rank{rank}.log" if stage else logged[-1] if logged else None

@@ -17,6 +17,7 @@ from fmtrain.schema.load import load
 
 FILE = "stage.json"
 PRIVATE = "stage.private.json"
+GIVEN = "given.private.json"  # in the folder of a queue job's run: its overrides, where one of them holds a secret
 T = TypeVar("T")
 
 

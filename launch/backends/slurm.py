@@ -59,6 +59,16 @@ class Report:
         """Whether Slurm is done with it. What it calls COMPLETING may be cancelled, queued again, over its time."""
         return self.state not in ("RUNNING", "CONFIGURING", "PENDING", UNKNOWN)
 
+    @property
+    def forgotten(self) -> bool:
+        """Whether Slurm says that it knows no such job; it forgets one minutes after its end."""
+        return self.state == UNKNOWN and "Invalid job id" in self.reason
+
+    @property
+    def over(self) -> bool:
+        """Whether it will have no other turn: other states are also met while a job goes back to the queue."""
+        return self.forgotten or self.state in ("COMPLETED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE")
+
 
 def submit(cfg: Slurm, run_dir: Path, argv: list[str]) -> str:
     """Write `run_dir/job.sbatch` and hand it to sbatch; the job id, or the script itself under launch.dry_run.
@@ -100,9 +110,12 @@ def state(job_id: str) -> str:
     return report(job_id).state
 
 
-def report(job_id: str) -> Report:
-    """Ask Slurm for the job: one that ended is known for MinJobAge, minutes; no accounting database is needed."""
-    done = _slurm("scontrol", "show", "job", job_id)
+def report(job_id: str, patience: float = _PATIENCE) -> Report:
+    """Ask Slurm for the job: one that ended is known for MinJobAge, minutes; no accounting database is needed.
+
+    UNKNOWN where no answer comes within `patience` seconds.
+    """
+    done = _slurm("scontrol", "show", "job", job_id, patience=patience)
     if done.returncode != 0:
         return Report(UNKNOWN, reason=done.stderr.strip())
     return parse(done.stdout)
@@ -185,7 +198,7 @@ def _verdict(job_id: str, now: Report, *, sure: bool, written: Path) -> int | No
     """The exit code to end with, or None while the job may go on; `sure` when the state was met twice running."""
     if now.state == UNKNOWN:
         code = _read_code(written)
-        if code is None and "Invalid job id" in now.reason:
+        if code is None and now.forgotten:
             _say(f"Slurm has forgotten job {job_id}, and it left no exit code: see {written.parent}")
             return ExitCode.STAGE_FAILED
         return code  # a controller that does not answer comes back
@@ -245,11 +258,14 @@ def _read_code(path: Path) -> int | None:
         return None
 
 
-def _slurm(*argv: str, env: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+def _slurm(
+    *argv: str, env: dict[str, str] | None = None, patience: float | None = None
+) -> "subprocess.CompletedProcess[str]":
     """Run a command of Slurm's, under the user's own umask: sbatch hands it on to the job."""
+    patience = patience or _PATIENCE
     try:
         return subprocess.run(
-            argv, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=_PATIENCE, check=False,
+            argv, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=patience, check=False,
             umask=user_umask(),
         )  # fmt: skip
     except FileNotFoundError:
@@ -258,7 +274,7 @@ def _slurm(*argv: str, env: dict[str, str] | None = None) -> "subprocess.Complet
             "launch.dry_run=true writes the script without them, launch=local runs on this machine."
         ) from None
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(argv, 1, "", f"{argv[0]} gave no answer within {_PATIENCE:.0f} s")
+        return subprocess.CompletedProcess(argv, 1, "", f"{argv[0]} gave no answer within {patience:.0f} s")
 
 
 def _environment(cfg: Slurm, run_dir: Path) -> dict[str, str]:

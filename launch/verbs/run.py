@@ -5,7 +5,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from fmtrain.errors import ExitCode, FmtrainError, StoreError
+from fmtrain.errors import FmtrainError, StoreError
 from fmtrain.run.storage import disk_errors, private_files, read_json
 from launch.backends.environment import misleading
 from launch.status import store_at
@@ -64,10 +64,7 @@ def _make(args: argparse.Namespace) -> int:
         print(
             f"  {', '.join(others)}: set by another launcher; this run starts ranks of its own and heeds none of them"
         )
-    code = driver.run(root, steps, store, run_id, args.overrides)
-    if args.given is not None and code in (ExitCode.DONE, ExitCode.CONFIG, ExitCode.INPUT):  # there is no other turn
-        args.given.unlink(missing_ok=True)
-    return code
+    return driver.run(root, steps, store, run_id, args.overrides)
 
 
 def _plan(args: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from fmtrain import redact
 from fmtrain.errors import ConfigError
 from fmtrain.run import lease
+from fmtrain.run.stage import GIVEN
 from fmtrain.run.storage import disk_errors, private_dir, read_json, write_json, write_private
 from fmtrain.run.store import Store
 from fmtrain.schema.launch import Slurm
@@ -21,8 +22,6 @@ from launch import driver
 from launch.backends import slurm, slurm_script
 from launch.backends.environment import module
 from launch.checks import TRAINING, ranks_of
-
-GIVEN = "given.private.json"  # in the run's folder: overrides that hold a secret, for the job alone
 
 
 def submit(root: Root, config: Slurm, store: Store, args: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fmtrain.run import lease
-from fmtrain.run.stage import PRIVATE
+from fmtrain.run.stage import GIVEN, PRIVATE
 from launch import alive, status
 from launch.cli import main
 from launch.status import store_at
@@ -97,6 +97,31 @@ def test_the_queue_is_asked(
     assert said in " ".join(run["asked"])
 
 
+@pytest.mark.parametrize(("said", "asked"), [(answer("RUNNING"), 15), (SILENT, 1)])
+def test_no_more_is_asked_than_is_shown_and_nothing_more_of_who_is_silent(
+    said: str, asked: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A controller that is down costs every question a minute."""
+    for number in range(20):
+        run_json(tmp_path, f"r{number:02}", state="running", job=str(number))
+    program(tmp_path / "bin", "scontrol", f"echo x >> {tmp_path}/asked; {said}")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    store = store_at(str(tmp_path))
+    shown = status.runs(store)
+    assert [run["id"] for run in shown] == [f"r{number:02}" for number in range(5, 20)]
+    assert len((tmp_path / "asked").read_text().split()) == asked
+    assert all("connect failure" in " ".join(run["asked"]) for run in shown) == (said == SILENT)
+    assert [run["id"] for run in status.runs(store, "r01")] == ["r01"]
+
+
+def test_a_controller_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alive, "_PATIENCE", 0.2)
+    program(tmp_path / "bin", "scontrol", "exec sleep 60")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    run_json(tmp_path, "a", state="running", job="17")
+    assert "no answer within" in " ".join(found(tmp_path)["asked"])
+
+
 def test_a_damaged_record_is_that_run_s_alone(tmp_path: Path) -> None:
     run_json(tmp_path, "a", state="running", pid="one", started=["x"])
     run_json(tmp_path, "b", state="done")
@@ -109,18 +134,35 @@ def test_a_ray_that_is_gone_is_named(tmp_path: Path) -> None:
     assert any("Ray at 127.0.0.1:1 takes no connection" in answer for answer in found(tmp_path)["asked"])
 
 
-def test_what_killed_runs_left_of_secrets_goes_with_the_next(tmp_path: Path) -> None:
-    """Not that of a run that lives, of one elsewhere, or whose record is damaged."""
+JOBS = {
+    "1": answer("RUNNING"),
+    "2": answer("PENDING"),
+    "3": answer("CANCELLED"),
+    "4": answer("TIMEOUT"),
+    "5": FORGOTTEN,
+}
+
+
+def test_what_ended_runs_left_of_secrets_goes_with_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that of a run that lives, of one elsewhere, or whose record is damaged; nor what another turn may need: a job
+    that goes back to the queue may be called cancelled for a moment."""
+    cases = "".join(f"{job}) {said} ;;\n" for job, said in JOBS.items())
+    program(tmp_path / "bin", "scontrol", f'case "$3" in\n{cases}esac')
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
     me = {name: value for name, value in asdict(lease.owner("a")).items() if name != "run"}
     gone = subprocess.Popen(["true"])
     gone.wait()
     dead = {**me, "pid": gone.pid, "started": "1"}
     records = {"killed": dead, "here": me, "elsewhere": {**dead, "host": "elsewhere"}, "damaged": dead}
-    folders = {run: run_json(tmp_path, run, state="running", **record) for run, record in records.items()}
-    left = {run: folder / "stages" / "s" / PRIVATE for run, folder in folders.items()}
-    for path in left.values():
-        path.parent.mkdir(parents=True)
-        path.touch()
+    records |= {f"job {job}": {"state": "queued", "pid": None, "job": job} for job in JOBS}
+    records |= {f"turn of {job}": {"host": "elsewhere", "job": job} for job in JOBS}
+    left = dict[str, Path]()
+    for run, record in records.items():
+        folder = run_json(tmp_path, run, **{"state": "running", **record})
+        left[run] = folder / (GIVEN if run.startswith("job") else f"stages/s/{PRIVATE}")
+        left[run].parent.mkdir(parents=True, exist_ok=True)
+        left[run].touch()
     (left["damaged"].parents[2] / "run.json").write_text("[")
     alive.forget_secrets(store_at(str(tmp_path)))
-    assert {run for run, path in left.items() if not path.exists()} == {"killed"}
+    over = {f"{what} {job}" for what in ("job", "turn of") for job in ("4", "5")}
+    assert {run for run, path in left.items() if not path.exists()} == {"killed", *over}

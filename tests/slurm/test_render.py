@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmtrain.errors import ConfigError
+from fmtrain.run.stage import GIVEN
 from fmtrain.schema.launch import Slurm
 from launch.backends import slurm, slurm_script
 
@@ -281,3 +282,17 @@ def test_a_node_has_time_to_end_ray_and_to_keep_its_logs(signal: str, needs: int
     env |= {"P": str(tmp_path / "place"), "NEEDS": str(needs)}
     done = subprocess.run(["bash", "-s", signal], input=script, env=env, capture_output=True, text=True, check=True)
     assert done.stdout == f"{code}\n", done.stderr
+
+
+@pytest.mark.parametrize(("then", "kept"), [("end", False), ("requeue", True), ("gone", True)])
+def test_what_a_job_was_given_goes_with_its_last_turn(then: str, kept: bool, tmp_path: Path) -> None:
+    """Whatever it ended with; where somebody has queued it again, it has another."""
+    given = tmp_path / "runs" / "r" / GIVEN
+    given.parent.mkdir(parents=True)
+    given.touch()
+    script = slurm_script.render(Slurm(), given.parent, ["true"]).removesuffix("main\n")
+    script += f"prepare() {{ :; }}\none_turn() {{ code=4 then={then}; }}\nscontrol() {{ :; }}\nmain >&2\n"
+    env = {"PATH": "/usr/bin:/bin", "SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "n1"}
+    done = subprocess.run(["bash"], input=script, env=env, capture_output=True, text=True)
+    assert done.returncode == (75 if then == "requeue" else 4), done.stderr
+    assert given.exists() == kept

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -17,9 +18,11 @@ import pytest
 
 from fmtrain.errors import StoreError
 from fmtrain.run.manifest import Manifest, verify
-from fmtrain.run.storage import disk_errors, private_dir, private_files, share, write_text
+from fmtrain.run.storage import disk_errors, private_dir, private_files, share
 from fmtrain.run.store import Store
-from launch.status import runs
+from launch.cli import main
+from launch.status import passed_over, runs
+from tests.launch.test_cli import run_json
 from tests.needs import need
 
 
@@ -100,32 +103,54 @@ def test_users_of_one_store_pass_over_each_others_work(open_store: Store) -> Non
     before = os.umask(0)  # of whoever shares a store with everybody
     with private_files():
         work(open_store, "f1", "roots")
-        private_dir(open_store.run_dir("20260101-000000-root"))
-        write_text(open_store.run_dir("20260101-000000-root") / "run.json", "{}")
         made = open_store.commit(work(open_store, "f0", "a") / "out", manifest("f0"))
     os.umask(before)
 
     def nobody() -> dict[str, Any]:
         found = open_store.work("model", "f1")
         foreign = [p.name for p in open_store.foreign_work("model", "f1")]
-        (run,) = runs(open_store)
         verify(made)
         work(open_store, "f1", "nobodys")
         work(open_store, "f2", "planted")
-        return {"found": found, "foreign": foreign, "run": run["state"], "why": run["message"]}
+        return {"found": found, "foreign": foreign}
 
-    said = as_nobody(nobody)
-    assert said == {
-        "found": None,
-        "foreign": ["f1.roots"],
-        "run": "unreadable",
-        "why": "the run of root, who alone may read it",
-    }
+    assert as_nobody(nobody) == {"found": None, "foreign": ["f1.roots"]}
     mine = open_store.work("model", "f1")
     assert mine is not None and mine.name == "f1.roots"
     assert open_store.work("model", "f2") is None, "what another user has put there is not gone on from"
     with pytest.raises(StoreError, match="is no folder of this user's"):
         private_dir(open_store.root / "work" / "model" / "f2.planted")
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+def test_a_run_of_another_user_is_passed_over(mode: int, open_store: Store) -> None:
+    """Also one that can be read, and was made to be: its log commands the terminal, its Ray is a trap."""
+    with socket.create_server(("127.0.0.1", 0)) as trap:
+        theirs = run_json(open_store.root, "20260102-000000-root", state="running", launch="local")
+        config = {"launch": {"address": f"127.0.0.1:{trap.getsockname()[1]}"}}
+        (theirs / "config.json").write_text(json.dumps(config))
+        (theirs / "logs" / "corpus").mkdir(parents=True)
+        (theirs / "logs" / "corpus" / "rank0.log").write_text("theirs")
+        theirs.chmod(mode)
+
+        def nobody() -> list[Any]:
+            store = str(open_store.root)
+            run_json(open_store.root, "20260101-000000-ours")
+            found = [(run["id"], run["state"]) for run in runs(open_store)]
+            named = runs(open_store, theirs.name)[0]["message"]
+            return [
+                found,
+                named,
+                passed_over(open_store),
+                *(main([*v, "--store", store]) for v in (["status"], ["logs"])),
+            ]
+
+        found, named, word, *codes = as_nobody(nobody)
+        trap.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            trap.accept()
+    assert found == [["20260101-000000-ours", "done"]] and codes == [0, 2], "its own run has no logs"
+    assert word == "1 run(s) of root are passed over" and "this is a run of root" in named
 
 
 LACKS = """
@@ -223,7 +248,5 @@ def test_what_a_disk_answers_is_named_with_its_mend(number: int, mend: str, tmp_
 
 
 def test_a_name_that_file_systems_cannot_hold_is_refused_before_the_work(capsys: pytest.CaptureFixture[str]) -> None:
-    from launch.cli import main
-
     assert main(["plan", f"stages.publish.artifact={'n' * 300}"]) == 2
     assert "stages.publish.artifact" in capsys.readouterr().err
