@@ -2,7 +2,7 @@
 
 A lease is a folder `<what>.<N>` with `owner.json` in it; the highest N is the holder's. Whoever may take over renames a
 folder of its own onto N + 1, which one process alone can; no lock of the file system is asked for. The holder touches
-its folder as a sign of life.
+that file as a sign of life.
 
 Whether a holder lives is asked of the kernel on the same machine, of the queue's count of turns in the same job, and
 else of the signs of life: who waits sees none for STALE seconds of its own clock. No two machines' clocks are compared.
@@ -144,7 +144,7 @@ class Lease:
                 if not self._is_ours():
                     self.lost.set()
                     return
-                os.utime(self.folder)
+                os.utime(self.folder / _OWNER)
 
 
 @contextlib.contextmanager
@@ -177,7 +177,7 @@ def _acquire(path: Path, me: Owner, what: str, poll: Callable[[], None]) -> Leas
     shared_dir(path.parent)
     placed: Path | None = None
     while (last := _newest(path)) is None or last.owner != me:
-        if placed and _read_owner(placed / _OWNER) == me:
+        if placed and _read(placed / _OWNER)[0] == me:
             _remove(placed)  # below another's: `_newest` met its folder of before as it went, and saw none
         if last is not None and not _ended(path, last, me, what, poll):
             placed = None
@@ -240,7 +240,7 @@ def signs(leases: Path) -> dict[str, int]:
     found: dict[str, int] = {}
     for folder in leases.glob("*.*"):
         with contextlib.suppress(OSError):
-            owner, beat = _read_owner(folder / _OWNER), folder.lstat().st_mtime_ns
+            owner, beat = _read(folder / _OWNER)
             if owner is not None:
                 found[owner.run] = max(beat, found.get(owner.run, 0))
     return found
@@ -262,28 +262,30 @@ def _numbers(path: Path) -> list[int]:
 def _newest(path: Path) -> _Found | None:
     for number in reversed(_numbers(path)):
         folder = _folder(path, number)
-        try:
-            beat = folder.lstat().st_mtime_ns
-        except FileNotFoundError:
-            continue
-        return _Found(number, _read_owner(folder / _OWNER), beat)
+        if os.path.lexists(folder):
+            return _Found(number, *_read(folder / _OWNER))
     return None
 
 
-def _read_owner(path: Path) -> Owner | None:
-    """The owner in a lease; None where the file is of another shape."""
+def _read(path: Path) -> tuple[Owner | None, int]:
+    """The owner in a lease and its last sign of life; None and 0 where the file is of another shape.
+
+    The time is that of a file that has just been opened, for which NFS asks the server; a folder's it remembers for a
+    minute.
+    """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        found = Owner(**data)
+        with open(path, encoding="utf-8") as f:
+            beat = os.fstat(f.fileno()).st_mtime_ns
+            found = Owner(**json.load(f))
     except (ValueError, TypeError, RecursionError, *_NO_FILE):
-        return None
-    for f in fields(Owner):
-        value = getattr(found, f.name)
-        if not isinstance(value, int if f.type in (int, "int") else str) and not (
-            f.name == "started" and value is None
+        return None, 0
+    for given in fields(Owner):
+        value = getattr(found, given.name)
+        if not isinstance(value, int if given.type in (int, "int") else str) and not (
+            given.name == "started" and value is None
         ):
-            return None
-    return found
+            return None, 0
+    return found, beat
 
 
 def _remove(folder: Path) -> None:
