@@ -88,8 +88,9 @@ def _date(given: str) -> None:
 
 
 def _environment(launch: Launch) -> None:
-    """Names of launch.env that cannot be passed on. What is set in a job, its `setup` may say: not asked from here."""
-    environment("compute", launch.env, dict.fromkeys(launch.env, "") if launch.name == "slurm" else os.environ)
+    """Names of launch.env that cannot be passed on. What is set in a job, its `setup` may say: that is asked there."""
+    outside = launch.name == "slurm" and "FMTRAIN_JOB" not in os.environ
+    environment("compute", launch.env, dict.fromkeys(launch.env, "") if outside else os.environ)
 
 
 def _ranges(root: Root) -> None:

@@ -64,9 +64,12 @@ def address_of(interface: str) -> str | None:
     return found.get(socket.AF_INET) or found.get(socket.AF_INET6)
 
 
-def own_address(towards: str) -> str:
-    """This machine's address on the way to `towards`, a name or an address; nothing is sent. OSError: no way there."""
-    family, _, _, _, target = socket.getaddrinfo(towards, 9, type=socket.SOCK_DGRAM)[0]
+def own_address(towards: str, family: int = 0) -> str:
+    """This machine's address on the way to `towards`, a name or an address; nothing is sent. OSError: no way there.
+
+    Asked of the kernel's routes: a machine's own name may stand for 127.0.1.1, and its first address may be a bridge's.
+    """
+    family, _, _, _, target = socket.getaddrinfo(towards, 9, family, socket.SOCK_DGRAM)[0]
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect(target)
         return str(probe.getsockname()[0])

@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from fmtrain.run.machine import address_of
+from fmtrain.run.machine import address_of, own_address
 from launch.backends.environment import environment
 from launch.backends.ray_cluster.keeper import object_store
 from launch.backends.ray_cluster.start import SETTINGS
@@ -41,15 +41,10 @@ def free_port() -> int:
 
 
 def address(peers: list[str]) -> str:
-    """This node's address on the way to the first of `peers` that can be resolved; loopback where there is none.
-
-    Asked of the kernel's routes: a node's own name may stand for 127.0.1.1, and its first address may be a bridge's.
-    """
+    """This node's address on the way to the first of `peers` that can be resolved; loopback where there is none."""
     for peer in peers:
-        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
-            way.connect((peer, 9))  # sends nothing
-            found = str(way.getsockname()[0])
-            if not found.startswith("127."):
+        with contextlib.suppress(OSError):
+            if not (found := own_address(peer, socket.AF_INET)).startswith("127."):
                 return found
     if peers:
         raise OSError(f"{socket.gethostname()} finds no way to {' '.join(peers)}: are their names known here?")

@@ -104,7 +104,11 @@ def misspellings(key: str) -> list[str]:
 )
 def test_a_variable_that_cannot_be_passed_on_is_known_at_plan(backend: str, name: str, refused: str) -> None:
     compose(["recipe=quickstart", f"launch={backend}", "launch.env=[PATH]"])
-    compose(["recipe=quickstart", "launch=slurm", "launch.env=[ABSENT_X]"])  # the job's setup may set it
+    in_a_job = ["recipe=quickstart", "launch=slurm", "launch.env=[ABSENT_X]"]
+    compose(in_a_job)  # the job's setup may set it
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ConfigError, match="launch.env: ABSENT_X is not set"):
+        patch.setenv("FMTRAIN_JOB", "7")
+        compose(in_a_job)
     with pytest.raises(ConfigError, match=f"launch.env: {name} {refused}"):
         compose(["recipe=quickstart", f"launch={backend}", f"launch.env=[{name}]"])
 

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from fmtrain.errors import ConfigError, NodesSilent
+from fmtrain.errors import ConfigError, NodesSilent, StoreError
 from fmtrain.schema.launch import LocalRay
 from launch.backends.ray_cluster.backend import RayBackend, open_ray
 from launch.backends.ray_cluster.nodes import prober
+from launch.backends.reaper import descendants
+from tests.fmtrain.run.test_shared import without_locks
 from tests.launch.test_ray_cluster import command, nobody_asks, wait_for
 
 _CLUSTER = """
@@ -81,7 +83,9 @@ def backend(cluster: Cluster, run: Path) -> Iterator[RayBackend]:
     with pytest.MonkeyPatch.context() as patch:
         for name, text in _SETTINGS.items():
             patch.setenv(name, text)
-        with open_ray(LocalRay(address=cluster.address, wait_seconds=8.0), run, "quickstart", nobody_asks) as found:
+        patch.setenv("MY_NAMED", "planted-named")
+        config = LocalRay(address=cluster.address, wait_seconds=8.0, env=["MY_NAMED"])
+        with open_ray(config, run, "quickstart", nobody_asks) as found:
             yield found
 
 
@@ -94,16 +98,33 @@ def test_settings_travel_to_a_ranks_node_and_do_not_replace_its_own(
     for name, text in here.items():
         monkeypatch.setenv(name, text)
     assert backend.node_cpus(0) == 3, "the largest node holds a process of one node, the smallest sets nothing"
-    job = backend.submit(command(run / "env", ranks=1, cpus=3, kind="network"))
+    job = backend.submit(command(run / "env", ranks=1, cpus=3, kind="network", passed=("MY_NAMED",)))
     path = run / "env" / "seen-0.json"
     wait_for(path.exists, "the rank runs")
     env = json.loads(path.read_text())["env"]
+    keeper = backend.keeper.process.pid
+    held = [Path(f"/proc/{pid}/environ").read_bytes() for pid in (keeper, *descendants(keeper))]
     (run / "env" / "stop").touch()
     assert job.wait(60) == []
     assert {name: env.get(name) for name in here} == {
         **here, "NCCL_SOCKET_IFNAME": "of-the-node", "WANDB_API_KEY": None
     }  # fmt: skip
     assert "SECRET_OF_THE_NODE" not in env
+    assert env["MY_NAMED"] == "planted-named" and not any(b"planted-named" in each for each in held)
+
+
+def test_ranks_of_two_nodes_need_a_file_system_with_locks(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk's fault is told as such by the driver, who has it from the process that holds Ray."""
+    monkeypatch.setenv("LD_PRELOAD", str(without_locks(tmp_path)))
+    for name, text in _SETTINGS.items():
+        monkeypatch.setenv(name, text)
+    with (
+        pytest.raises(StoreError, match="-o flock"),
+        open_ray(LocalRay(address=cluster.address), tmp_path, "quickstart", nobody_asks) as backend,
+    ):
+        backend.submit(command(tmp_path / "meets", ranks=2))
 
 
 def test_what_never_fits_is_told_at_once(backend: RayBackend, run: Path) -> None:

@@ -38,6 +38,7 @@ from launch.backends.reaper import descendants
 from tests.strangers import listeners, strangers
 
 KEYS = {"AWS_SECRET_ACCESS_KEY": "planted-aws", "WANDB_API_KEY": "planted-wandb", "HF_TOKEN": "planted-hf"}
+NAMED = "planted-named"  # a variable of launch.env, for the stages
 HIDDEN = ("json.py", "random.py", "launch.py", "fmtrain/__init__.py")  # in the working directory, never to be imported
 RANK = """
 import json, os, sys, time
@@ -119,9 +120,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             patch.setenv("TMPDIR", str(temporary))
             patch.setattr("tempfile.tempdir", None)
             patch.chdir(here)
-            backend = stack.enter_context(open_ray(LocalRay(num_cpus=3), run, "quickstart", nobody_asks))
+            patch.setenv("MY_NAMED", NAMED)
+            config = LocalRay(num_cpus=3, env=["MY_NAMED"])
+            backend = stack.enter_context(open_ray(config, run, "quickstart", nobody_asks))
             stage = run / "stages" / "pretrain"
-            job = backend.submit(command(stage))
+            job = backend.submit(command(stage, passed=("MY_NAMED",)))
         wait_for(lambda: len(list(stage.glob("seen-*.json"))) == 2, "two ranks run")
         yield World(backend, job, run, stage, temporary)
         (stage / "stop").touch()
@@ -148,6 +151,7 @@ def test_ranks_are_told_their_place_and_get_no_key(world: World) -> None:
         assert str(world.temporary.parent) not in rank["path"] and "" not in rank["path"]
         assert rank["nice"] == os.nice(0)
         assert rank["env"]["TMPDIR"] == world.backend.start.home
+        assert rank["env"]["MY_NAMED"] == NAMED
 
 
 def test_no_process_holds_a_key_or_shows_the_token(world: World) -> None:
@@ -159,6 +163,7 @@ def test_no_process_holds_a_key_or_shows_the_token(world: World) -> None:
             environment = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
             titles.append(arguments)
             held += [f"{arguments}: {name}" for name, text in KEYS.items() if text in environment]
+            held += [f"{arguments}: {NAMED}"] if NAMED in environment and "rank.py" not in arguments else []
             assert world.token not in arguments
             assert world.token not in environment
     assert held == []

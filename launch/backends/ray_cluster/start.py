@@ -53,7 +53,7 @@ def settle(config: LocalRay | Slurm, check: Callable[[], None]) -> Start:
     """What `config` asks for. ConfigError where it cannot be had; `check` is called while we wait, and may raise."""
     given = os.environ.get("RAY_ADDRESS", "") if "FMTRAIN_JOB" in os.environ else ""
     address = given or (config.address or "" if isinstance(config, LocalRay) else "")
-    env = {**environment("ray", config.env), **SETTINGS}
+    env = {**environment("ray"), **SETTINGS}  # what launch.env names goes to the stages alone, with each command
     if address:
         _await_listener(address, f"launch.address={address}" if not given else f"RAY_ADDRESS={given}", check)
         return Start(address=address, named=not given, env=env | {"RAY_ADDRESS": address})

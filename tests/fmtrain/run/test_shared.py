@@ -203,15 +203,20 @@ print(list(Path(sys.argv[1]).iterdir()))
 """
 
 
-def where_much_is_lacking(folder: Path, code: str) -> str:
-    """What a program prints to whom such a file system is given. There is none here: a library that answers in the
-    kernel's place stands in for one."""
+def without_locks(folder: Path) -> Path:
+    """A library for LD_PRELOAD, which stands in for a file system that lacks locks, links and folders' fsync: there is
+    none here."""
     need("compiler")
     (folder / "lacks.c").write_text(LACKS)
     built = ["cc", "-shared", "-fPIC", "-o", str(folder / "lacks.so"), str(folder / "lacks.c"), "-ldl"]
     subprocess.run(built, check=True)
+    return folder / "lacks.so"
+
+
+def where_much_is_lacking(folder: Path, code: str) -> str:
+    """What a program prints on such a file system."""
     root = Path(__file__).resolve().parents[3]
-    env = {**os.environ, "LD_PRELOAD": str(folder / "lacks.so"), "PYTHONPATH": str(root)}
+    env = {**os.environ, "LD_PRELOAD": str(without_locks(folder)), "PYTHONPATH": str(root)}
     done = subprocess.run([sys.executable, "-c", code, str(folder / "store")], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
