@@ -1,6 +1,5 @@
 """What a person sees while a run goes on: one live line a stage in a terminal, plain lines elsewhere."""
 
-import json
 import shutil
 import sys
 import textwrap
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from fmtrain import show
+from fmtrain.run.storage import read_left
 from fmtrain.run.worker import SAID
 
 PLAIN_EVERY = 15.0  # seconds between progress lines where the output is no terminal
@@ -82,11 +82,8 @@ class Live:
 
 
 def read_progress(path: Path) -> dict[str, Any] | None:
-    try:
-        state: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return state
+    """What a worker says of itself in its progress.json; None before it has said something."""
+    return read_left(path, dict) or None
 
 
 def progress_text(state: dict[str, Any]) -> str:

@@ -4,9 +4,11 @@ import io
 import json
 from pathlib import Path
 
+import pytest
+
 from fmtrain.run.stage import Stage
 from fmtrain.run.worker import announce
-from launch.terminal import Live, progress_text
+from launch.terminal import Live, progress_text, read_progress
 
 
 def test_announcements_are_passed_on(tmp_path: Path) -> None:
@@ -29,3 +31,9 @@ def test_progress_in_words(tmp_path: Path) -> None:
     state = {"done": 12345, "total": 50000, "unit": "documents", "rate": 1234.5, "seconds_left": 31.0}
     assert progress_text(state | {"mb_per_second": 5.61}) == "12,345/50,000 documents, 1,234/s, 5.6 MB/s, 31 s left"
     assert progress_text(json.loads(json.dumps({"done": 3, "unit": "steps", "rate": 2.1}))) == "3 steps, 2.1/s"
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"done": 1', "null"])
+def test_progress_that_is_none_is_not_shown(text: str, tmp_path: Path) -> None:
+    (tmp_path / "progress.json").write_text(text)
+    assert read_progress(tmp_path / "progress.json") is None

@@ -4,7 +4,6 @@ The process is the actor's child, and Ray measures the actor alone. So the actor
 stage and rank, what the process needs (memory of it and all below it) and how far it is (its stage's progress.json).
 """
 
-import json
 import os
 import socket
 import sys
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fmtrain.run.storage import read_left
 from launch.backends.command import Command
 from launch.backends.environment import environment
 from launch.backends.process import Process
@@ -120,10 +120,7 @@ def memory(pid: int) -> int:
 
 def progress(folder: Path) -> dict[str, float]:
     """What the stage in `folder` says of itself, by the names of our metrics; nothing before it has said something."""
-    try:
-        said = json.loads((folder / "progress.json").read_text())
-    except (OSError, ValueError):
-        return {}
+    said = read_left(folder / "progress.json", dict)
     return {name: float(said[key]) for key, (name, _) in _SHOWN.items() if isinstance(said.get(key), int | float)}
 
 
