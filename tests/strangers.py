@@ -2,7 +2,8 @@
 
 `with strangers(pids, marker) as met:` enumerates the listening sockets of `pids` and of what descends from them, and
 lets user `nobody` speak to each, again and again: noise, HTTP, a pickle for torch's store that would write `marker`.
-`met` fills with who was spoken to. Needs root, to be somebody else. The opening words of gloo are left out: whoever
+`met` fills with who was spoken to. Processes with a network of their own, a node of a test cluster, are spoken to from
+there. Needs root, to be somebody else. The opening words of gloo are left out: whoever
 says them before a rank's peer does stands in the peer's place, which docs/security.md names.
 """
 
@@ -23,7 +24,7 @@ NOBODY = 65534
 AGAIN = 0.3  # seconds between two visits to one socket
 
 
-def listeners(pids: Iterable[int]) -> dict[tuple[str, int], str]:
+def listeners(pids: Sequence[int]) -> dict[tuple[str, int], str]:
     """(address, port) -> the command that listens there, of `pids` and all below them."""
     sockets: dict[str, str] = {}
     for process in [each for pid in pids for each in (pid, *descendants(pid))]:
@@ -36,13 +37,22 @@ def listeners(pids: Iterable[int]) -> dict[tuple[str, int], str]:
                         sockets[target[8:-1]] = command
     found = {}
     for table, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+        for line in _lines(pids, table):
             words = line.split()
             if words[3] == "0A" and words[9] in sockets:
                 address, port = words[1].split(":")
                 raw = bytes.fromhex(address)
                 raw = b"".join(raw[i : i + 4][::-1] for i in range(0, len(raw), 4))  # words of the host's order
                 found[socket.inet_ntop(family, raw), int(port, 16)] = sockets[words[9]]
+    return found
+
+
+def _lines(pids: Iterable[int], table: str) -> set[str]:
+    """Of the kernel's table of sockets, in the networks of `pids`."""
+    found = set[str]()
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it has ended
+            found.update(Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:])
     return found
 
 
@@ -93,10 +103,16 @@ def speak(marker: str, run_ids: str, user: int) -> None:
 
 @contextlib.contextmanager
 def strangers(pids: Sequence[int], marker: Path) -> Iterator[dict[tuple[str, int], str]]:
-    """See above; `marker` must be a path that every user may write."""
+    """See above; `marker` must be a path that every user may write; all of `pids` are on one network."""
+    theirs, ours = (Path(f"/proc/{who}/ns/net") for who in (pids[0], "self"))
+    enter = ["nsenter", f"--net={theirs}"] if theirs.readlink() != ours.readlink() else []
     code = f"{inspect.getsource(speak)}\nspeak({str(marker)!r}, {','.join(map(str, [*pids, os.getpid()]))!r}, {NOBODY})"
     stranger = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/"
+        [*enter, sys.executable, "-I", "-S", "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd="/",
     )
     met: dict[tuple[str, int], str] = {}
     done = threading.Event()

@@ -13,7 +13,9 @@ from fmtrain.schema.launch import Slurm
 from launch.backends import slurm
 from launch.backends.reaper import descendants
 from launch.templates.testing.cluster import Cluster
+from tests.conftest import fmtrain
 from tests.needs import need
+from tests.slurm import faults
 
 DRIVER = Path(__file__).with_name("driver.py")
 
@@ -50,6 +52,15 @@ def submit(cluster: Cluster, tmp_path: Path) -> Callable[..., tuple[str, Path]]:
     return submit
 
 
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with what the recipe makes when nothing happens, without any queue."""
+    store = tmp_path_factory.mktemp("undisturbed") / "store"
+    done = fmtrain("run", *faults.RECIPE, "launch=inline", f"store={store}", timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return store
+
+
 def until_said(out: Path, text: str, seconds: float = 240, count: int = 1) -> None:
     """Wait for it in a job's output."""
     end = time.monotonic() + seconds
@@ -58,9 +69,14 @@ def until_said(out: Path, text: str, seconds: float = 240, count: int = 1) -> No
         time.sleep(0.1)
 
 
+def nodes(cluster: Cluster) -> list[int]:
+    """For each node the process that all of it is below: it has a network of its own, and a pid namespace in ours."""
+    return [int(node.read_text().split()[0]) for node in sorted(cluster.state.glob("n?.pid"))]
+
+
 def ray_processes(cluster: Cluster) -> list[str]:
-    """Ray's servers on the cluster's nodes: each node is a pid namespace inside ours, under a process of its own."""
-    pids = [pid for node in cluster.state.glob("n?.pid") for pid in descendants(int(node.read_text().split()[0]))]
+    """Ray's servers on the cluster's nodes."""
+    pids = [pid for node in nodes(cluster) for pid in descendants(node)]
     assert pids, "no process of any node was found"
     found = []
     for pid in pids:

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.templates.testing.cluster import Cluster
+from tests.conftest import fmtrain
 
 RECIPE = [
     "recipe=quickstart_tiny", "stages.corpus.tasks=24", "stages.pretrain.steps=300", "checkpoint.every_steps=5",
@@ -24,6 +26,7 @@ RECIPE = [
     "typing, inspect, argparse, pickle, tarfile, doctest, pydoc, datetime, ssl, zipfile, random, statistics, html]",
     *(f"stages.{name}=null" for name in ("examples", "sft", "reference", "dpo", "evaluate", "publish")),
 ]  # fmt: skip
+SLURM = ["launch=slurm", "launch.nodes=2", "launch.cpus_per_task=2", "launch.time=01:00:00"]
 DONE = 10**6  # more steps than any stage here has
 STAGES = {"corpus": "data_pipelines", "pretrain": "fmtrain.train"}  # and the module of its worker
 
@@ -35,6 +38,12 @@ class Case:
     cluster: Cluster
     job: str
     run: Path
+
+    @property
+    def said(self) -> str:
+        """What the job has printed."""
+        out = self.run / f"slurm-{self.job}.out"
+        return out.read_text() if out.exists() else ""
 
     def processes(self, *words: str) -> list[int]:
         """Those on any node whose command line holds all the words and whose environment is this job's."""
@@ -53,6 +62,12 @@ class Case:
 
     def scontrol(self, *words: str) -> str:
         return self.cluster("exec", "scontrol", *words).stdout
+
+
+def submit(cluster: Cluster, store: Path) -> Case:
+    done = fmtrain("run", *RECIPE, *SLURM, f"store={store}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Case(cluster, done.stdout.split()[1], store / "runs" / done.stdout.split()[3])
 
 
 def kill_rank(case: Case, stage: str) -> None:
@@ -98,6 +113,8 @@ def warn(case: Case, stage: str) -> None:
 def time_limit(case: Case, stage: str) -> None:
     """The limit is soon: Slurm sends USR1 launch.signal_seconds before it, as soon as it looks."""
     case.cluster("time-limit", case.job, "45")
+    until(lambda: "got USR1" in case.said or "command left with" in case.said, 200, "an end")
+    case.scontrol("update", f"jobid={case.job}", "timelimit=60")  # else no turn of this job has more than those seconds
 
 
 Fault = Callable[[Case, str], None]
@@ -131,6 +148,12 @@ def turns_begun(case: Case) -> int:
     """How often the command was run."""
     lines = (case.run / "turns.jsonl").read_text().splitlines()
     return sum(json.loads(line)["event"] == "begun" for line in lines)
+
+
+def before_training(undisturbed: Path, store: Path) -> None:
+    """Put into `store` what comes before the training, which is all that is left to make there."""
+    for kind in ("corpus", "tokenizer", "tokens"):
+        shutil.copytree(undisturbed / "artifacts" / kind, store / "artifacts" / kind)
 
 
 def strike(case: Case, store: Path, stage: str, fault: Fault, timeout: float) -> float:

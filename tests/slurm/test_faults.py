@@ -3,7 +3,6 @@ itself to the same bits. `make test-faults` runs all of it and prints seconds fr
 runs the two of `CI`."""
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from launch.templates.testing.cluster import Cluster
-from tests.conftest import fmtrain
 from tests.slurm import faults
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
@@ -21,16 +19,6 @@ CASES = [
     for stage in faults.STAGES
     for name in faults.FAULTS
 ]
-SLURM = ["launch=slurm", "launch.nodes=2", "launch.cpus_per_task=2", "launch.time=01:00:00"]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with what the recipe makes when nothing happens, without any queue."""
-    store = tmp_path_factory.mktemp("undisturbed") / "store"
-    done = fmtrain("run", *faults.RECIPE, "launch=inline", f"store={store}", timeout=900)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return store
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +35,8 @@ def test_it_comes_back_to_the_same_bits(
 ) -> None:  # fmt: skip
     store = tmp_path / "store"
     if stage == "pretrain":  # what comes before is not what is struck
-        for kind in ("corpus", "tokenizer", "tokens"):
-            shutil.copytree(undisturbed / "artifacts" / kind, store / "artifacts" / kind)
-    done = fmtrain("run", *faults.RECIPE, *SLURM, f"store={store}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    case = faults.Case(cluster, done.stdout.split()[1], store / "runs" / done.stdout.split()[3])
-    said = case.run / f"slurm-{case.job}.out"
+        faults.before_training(undisturbed, store)
+    case = faults.submit(cluster, store)
     try:
         seconds = faults.strike(case, store, stage, faults.FAULTS[name], 400)
         if stage == "corpus":  # the training after it is of no interest here
@@ -60,7 +44,7 @@ def test_it_comes_back_to_the_same_bits(
             subprocess.run(["scancel", case.job], check=True)
         assert faults.finish(case, 400) == ("CANCELLED" if stage == "corpus" else "COMPLETED")
     except AssertionError as e:
-        raise AssertionError(f"{e}\n{said.read_text() if said.exists() else 'no output'}") from e
+        raise AssertionError(f"{e}\n{case.said}") from e
     finally:
         subprocess.run(["scancel", "-f", case.job], check=False)
         cluster("start")  # every node is in again
@@ -68,7 +52,7 @@ def test_it_comes_back_to_the_same_bits(
         pytest.skip("this machine was done before Slurm looked at the job's time, which it does twice a minute")
     assert faults.turns_begun(case) >= 2
     if name == "preempt" and stage == "pretrain":
-        assert "stopped: step " in said.read_text()
+        assert "stopped: step " in case.said
     wanted, found = faults.contents(undisturbed), faults.contents(store)
     kinds = {"corpus"} if stage == "corpus" else {"model"}
     assert {f for f in found if f.split("/")[0] in kinds}, found
