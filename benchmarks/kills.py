@@ -128,6 +128,7 @@ def strike(turn: Turn, kill: Kill, draw: random.Random, seconds: float) -> bool:
         return False
     pid = draw.choice(found)
     kill.name = short(cmdline(pid))
+    print(f"    {kill.stage}, {kill.victim}: {kill.name or pid}", flush=True)
     try:
         os.kill(pid, signal.SIGTERM if "SIGTERM" in kill.victim else signal.SIGKILL)
     except ProcessLookupError:

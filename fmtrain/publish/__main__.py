@@ -1,7 +1,14 @@
 """`python -m fmtrain.publish STAGE_DIR`: the publish stage."""
 
-from fmtrain.publish.publish import run
-from fmtrain.run import worker
+from fmtrain.run.stage import Stage
+from fmtrain.run.worker import Result, main
+
+
+def run(stage: Stage) -> Result:
+    from fmtrain.publish import publish  # here, where it dies with its parent: it takes a second
+
+    return publish.run(stage)
+
 
 if __name__ == "__main__":
-    worker.main(run)
+    main(run)

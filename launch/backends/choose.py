@@ -7,7 +7,6 @@ from pathlib import Path
 from fmtrain.schema.launch import Inline, Launch, LocalRay, Slurm
 from launch.backends.command import Backend
 from launch.backends.inline import InlineBackend
-from launch.backends.scratch import scratch
 
 
 @contextlib.contextmanager
@@ -17,8 +16,7 @@ def open_backend(config: Launch, folder: Path, recipe: str, check: Callable[[], 
     `folder` is the run's; `check` is called while we wait, and raises when a signal has asked the run to end.
     """
     if isinstance(config, Inline):
-        with scratch() as temporary:
-            yield InlineBackend({"TMPDIR": temporary})
+        yield InlineBackend()
         return
     from launch.backends.ray_cluster.backend import open_ray
 

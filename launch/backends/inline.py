@@ -6,21 +6,21 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 
 from fmtrain.run.machine import cpus
 from launch.backends.command import SETTLE, STOP, Command, Failure, meeting, rank_env, worker_env
 from launch.backends.environment import environment
 from launch.backends.process import Process
+from launch.backends.scratch import scratch
 
 POLL = 0.05  # seconds between two looks at the processes
 
 
 class InlineJob:
-    def __init__(self, command: Command, own: Mapping[str, str] | None = None) -> None:
+    def __init__(self, command: Command) -> None:
         self.hosts = [socket.gethostname()] * command.ranks
         self._open = contextlib.ExitStack()
-        env = {**worker_env(command), **(own or {})}
+        env = {**worker_env(command), "TMPDIR": self._open.enter_context(scratch())}
         place = [dict[str, str]()]
         if command.ranks > 1:
             file, ranks = self._open.enter_context(meeting()), command.ranks
@@ -65,12 +65,9 @@ class InlineJob:
 
 
 class InlineBackend:
-    """`own` is set in every process's environment: a TMPDIR, say."""
-
     executor = "inline"
 
-    def __init__(self, own: Mapping[str, str] | None = None) -> None:
-        self.own = own
+    def __init__(self) -> None:
         self.cpus, self.gpus = cpus(), gpus()
         self.notes: list[str] = []
 
@@ -78,7 +75,7 @@ class InlineBackend:
         return self.cpus
 
     def submit(self, command: Command) -> InlineJob:
-        return InlineJob(command, self.own)
+        return InlineJob(command)
 
 
 def gpus() -> int:

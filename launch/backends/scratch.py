@@ -1,8 +1,9 @@
-"""A private TMPDIR for what a backend starts: a worker that leaves at once, or is killed, tidies nothing up."""
+"""A private TMPDIR for a command's processes: one that leaves at once, or is killed, tidies nothing up."""
 
 import contextlib
 import os
 import secrets
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -37,3 +38,4 @@ def scratch() -> Iterator[str]:
         yield folder
     finally:
         keeper.communicate(b"well\n")
+        shutil.rmtree(folder, ignore_errors=True)  # it may have been killed
