@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from fmtrain.run.lease import process_start
@@ -27,14 +28,17 @@ PATIENCE = 10.0  # seconds for killed processes to be gone; one that waits for a
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def keep_orphans() -> None:
-    """What loses its parent below this process becomes its child (Linux), for `end_all` to find."""
+def keep_orphans(keep: bool = True) -> None:
+    """What loses its parent below this process becomes its child (Linux), for `end_all` to find; no longer: `False`."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(keep))
 
 
-def descendants(root: int) -> dict[int, str | None]:
-    """Every process below `root` with its start time, None for one that has ended and was not buried."""
+def descendants(root: int, spared: Collection[int] = ()) -> dict[int, str | None]:
+    """Every process below `root` with its start time, None for one that has ended and was not buried.
+
+    Those in `spared` are left out, with all below them.
+    """
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -42,7 +46,7 @@ def descendants(root: int) -> dict[int, str | None]:
             children.setdefault(parent, []).append(int(path.parent.name))
     found, todo = list[int](), [root]
     while todo:
-        below = children.get(todo.pop(), [])
+        below = [pid for pid in children.get(todo.pop(), []) if pid not in spared]
         found += below
         todo += below
     return {pid: process_start(pid) for pid in found}
@@ -61,14 +65,18 @@ def main(argv: list[str]) -> int:
             f.write(secrets.token_urlsafe(32))
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[int(fd)])
     os.close(int(fd))  # its other end shall see that the command is gone
-    well = _watch(process.pid)
-    end_all()
+    tidy(folder, logs, _watch(process.pid))
+    return 0
+
+
+def tidy(folder: str, logs: str, well: bool, spared: Collection[int] = ()) -> None:
+    """End all that is below this process, and take the folder away: Ray's logs stay where it did not end well."""
+    end_all(spared)
     if folder:
         if not well:
             with contextlib.suppress(OSError, shutil.Error):  # a full disk: what matters is that the folder goes
                 keep_logs(Path(folder), Path(logs))
         shutil.rmtree(folder, ignore_errors=True)
-    return 0
 
 
 def _leave_it_to_the_driver(number: int, frame: object) -> None:
@@ -90,21 +98,22 @@ def _watch(pid: int) -> bool:
     return WELL in said
 
 
-def _bury() -> None:
-    """Wait for every child that has ended: orphans are ours."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+def _bury(pids: Iterable[int] = (-1,)) -> None:
+    """Wait for those that have ended and are our children, as orphans are; without `pids` for any."""
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(pid, os.WNOHANG)[0]:
+                pass
 
 
-def end_all() -> None:
+def end_all(spared: Collection[int] = ()) -> None:
     """Kill every process below this one: nothing in a Ray that is to end is worth waiting for."""
     deadline = time.monotonic() + PATIENCE
-    while family := descendants(os.getpid()):
+    while family := descendants(os.getpid(), spared):
         for pid in family:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        _bury()
+        _bury(family)
         if time.monotonic() > deadline:
             return
         time.sleep(0.02)

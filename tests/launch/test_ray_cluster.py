@@ -296,7 +296,7 @@ def test_what_fits_is_counted_by_node() -> None:
     assert {each: fit(nodes, *each) for each in wanted} == wanted
 
 
-@pytest.mark.parametrize("victim", ["gcs_server", "raylet/raylet", "ray_cluster.keeper"])
+@pytest.mark.parametrize("victim", ["gcs_server", "raylet/raylet", "ray_cluster.keeper", "backends.reaper"])
 def test_a_dead_ray_is_told_and_its_logs_are_kept(victim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine's fault, with a word on how to go on; nothing is left in TMPDIR or among the processes."""
     monkeypatch.setattr("tempfile.tempdir", None)
@@ -309,8 +309,10 @@ def test_a_dead_ray_is_told_and_its_logs_are_kept(victim: str, tmp_path: Path, m
     ):
         job = backend.submit(command(tmp_path / "stage", ranks=1))
         wait_for(lambda: (tmp_path / "stage/seen-0.json").exists(), "the rank runs")
-        family = descendants(backend.keeper.process.pid)
-        os.kill(next(pid for pid in family if victim in title(pid) and "reaper" not in title(pid)), signal.SIGKILL)
+        reaper = backend.keeper.process.pid
+        family = descendants(reaper)
+        whom = (pid for pid in family if victim in title(pid) and "reaper" not in title(pid))
+        os.kill(next(whom, reaper), signal.SIGKILL)
         failures = wait_for(lambda: job.wait(1.0), "the end is noticed")
         raise AssertionError(failures)
     assert "Traceback" not in str(error.value)

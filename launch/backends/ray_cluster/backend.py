@@ -19,7 +19,7 @@ from launch.backends.ray_cluster.job import Order, as_message
 from launch.backends.ray_cluster.line import Closed, Line, Message
 from launch.backends.ray_cluster.nodes import Node
 from launch.backends.ray_cluster.start import Start, settle
-from launch.backends.reaper import WELL
+from launch.backends.reaper import WELL, descendants, keep_orphans, tidy
 
 LOG = "ray.log"  # in the run's folder: what the keeper prints
 LOGS = "ray-logs"  # in the run's folder: Ray's own, of a turn that failed
@@ -47,7 +47,9 @@ class Keeper:
     """The process that holds Ray, and the line to it."""
 
     def __init__(self, start: Start, folder: Path, recipe: str, check: Callable[[], None]) -> None:
-        self.check, self.folder, self.joined = check, folder, not start.home
+        self.check, self.folder, self.home, self.joined = check, folder, start.home, not start.home
+        keep_orphans()  # of a reaper that is killed itself
+        self.others = descendants(os.getpid())
         ours, theirs = socket.socketpair()
         self.line = Line(ours)
         fd = str(theirs.fileno())
@@ -117,7 +119,9 @@ class Keeper:
                 self.process.stdin.flush()
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
-        self.process.wait()
+        if self.process.wait() != 0:
+            tidy(self.home, str(self.folder / LOGS), well, self.others)
+        keep_orphans(False)
         self.line.end.close()
 
 
