@@ -74,8 +74,9 @@ RULES = [
     ),
     Rule(
         "predictable names",
-        r"\btempfile\.mktemp\(",
-        "somebody else makes the file first; mkstemp, mkdtemp",
+        r"\btempfile\.mktemp\(|f\"[^\"]*\{os\.getpid\(\)\}",
+        "somebody else makes the file first, or another node's process of that number; mkstemp, mkdtemp, token_hex",
+        {"launch/backends/command.py": "/proc/PID/fd is the kernel's"},
     ),
 ]  # fmt: skip
 

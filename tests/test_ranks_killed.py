@@ -51,10 +51,16 @@ def trains(store: Path) -> bool:
     return any(path.stat().st_size for path in store.glob("work/model/*/metrics.jsonl"))
 
 
-@pytest.mark.parametrize("when", ["starting", "training"])
+def imports_torch(pid: int | None) -> bool:
+    return pid is not None and "libtorch" in Path(f"/proc/{pid}/maps").read_text()
+
+
+@pytest.mark.parametrize("when", ["starting", "importing", "training"])
 def test_a_killed_rank_is_named(when: str, store: Path) -> None:
     run = start(store)
-    until(run, lambda: rank_one(run.pid) is not None and (when == "starting" or trains(store)))
+    until(run, lambda: rank_one(run.pid) is not None)
+    if when != "starting":
+        until(run, lambda: imports_torch(rank_one(run.pid)) if when == "importing" else trains(store))
     victim = rank_one(run.pid)
     assert victim is not None
     os.kill(victim, signal.SIGKILL)

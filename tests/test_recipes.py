@@ -271,6 +271,19 @@ assert abs(nats / tokens - reported["nats_per_token"]) < 1e-4, (nats / tokens, r
     assert done.returncode == 0, done.stderr
 
 
+def test_flipped_weights_answer_nothing(tiny_store: Path, tmp_path: Path) -> None:
+    """They load, and would say something: neither `generate` nor another run takes them."""
+    folder = tmp_path / "store" / "artifacts" / "published" / "quickstart_tiny" / "v0001"
+    shutil.copytree(tiny_store / "artifacts", tmp_path / "store" / "artifacts")
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-100] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    for words in (["generate", "quickstart_tiny", "x", f"--store={tmp_path / 'store'}"],
+                  ["plan", "recipe=quickstart_tiny", f"store={tmp_path / 'store'}"]):  # fmt: skip
+        done = fmtrain(*words)
+        assert done.returncode == 5 and "model.safetensors is damaged" in done.stderr, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     ("number", "code", "state"), [(signal.SIGKILL, -9, "died"), (signal.SIGINT, 130, "interrupted")]
 )

@@ -32,9 +32,10 @@ def test_a_corpus_on_ray_from_an_odd_place(tmp_path: Path) -> None:
     (site,) = (tmp_path / "a b").glob("lib/python*/site-packages")
     (site / "ours.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
     here = tmp_path / "here"
-    for name in ("json.py", "random.py", "launch.py", "typing_extensions.py", "fmtrain/__init__.py"):
+    for name in ("json.py", "random.py", "launch.py", "typing_extensions.py"):
         (here / name).parent.mkdir(parents=True, exist_ok=True)
         (here / name).write_text("raise RuntimeError('imported from the working directory')\n")
+    (here / "fmtrain" / "docs").mkdir(parents=True)  # a clone, seen from where it was made: a package without a file
     (here / "rows.jsonl").write_text(
         "".join(json.dumps({"id": f"d{n}", "text": f"{n} words and " * (n % 3 * 9 + 1)}) + "\n" for n in range(60))
     )
