@@ -101,7 +101,7 @@ def _stopped(now: End) -> Verdict | None:
     if now.ray == "ended":
         return Verdict(AFRESH, "Ray ended on a node", counts=True)
     if now.code == ExitCode.STAGE_FAILED and now.error.startswith(NodesSilent.__name__):
-        return Verdict(REQUEUE, "nodes start no process", counts=True)
+        return Verdict(REQUEUE, "nodes are gone from Ray, or start no process", counts=True)
     if (now.code in _USERS and not now.passing) or now.error.startswith(Diverged.__name__):
         return Verdict(END, "the same would come again")
     if now.asked or now.job.ended:
