@@ -339,7 +339,7 @@ def table(place: Place, seconds: float, left: list[str]) -> str:
             rows[getattr(kill, what), kill.launch].append(kill)
         lines += [f"| {what} | launch | kills | exit codes | faults |", "|---|---|---|---|---|"]
         for (name, launch), kills in rows.items():
-            codes = collections.Counter(str(k.code) for k in kills)
+            codes = collections.Counter("went on" if k.code is None else str(k.code) for k in kills)
             shown = ", ".join(f"{code}: {n}" for code, n in sorted(codes.items()))
             lines.append(f"| {name} | {launch} | {len(kills)} | {shown} | {sum(bool(k.faults) for k in kills)} |")
         lines.append("")
