@@ -82,8 +82,9 @@ def forget_secrets(store: Store) -> None:
             with contextlib.suppress(OSError, StoreError, TypeError, ValueError):
                 written = path.stat().st_mtime_ns
                 state = {"id": folder.name, **read_json(folder / "run.json")}
-                gone = path.name == PRIVATE and _owner(state).is_gone(me)
-                gone = gone or (bool(state.get("job")) and queue.report(str(state["job"])).over)
+                gone = _owner(state).is_gone(me) if path.name == PRIVATE else None
+                if gone is None and state.get("job"):
+                    gone = queue.report(str(state["job"])).over
                 if gone and path.stat().st_mtime_ns == written:  # not by the next turn of that run's job
                     path.unlink()
 

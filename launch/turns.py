@@ -53,7 +53,7 @@ class End:
     @property
     def passing(self) -> bool:
         """Whether it ended by what comes and goes, whatever is done about it: a store or a hub that did not answer."""
-        return self.error.startswith(Unavailable.__name__)
+        return self.code == Unavailable.exit_code and self.error.startswith(Unavailable.__name__)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _stopped(now: End) -> Verdict | None:
         return Verdict(REQUEUE, f"no answer from {now.deaf}", counts=True)
     if now.ray == "ended":
         return Verdict(AFRESH, "Ray ended on a node", counts=True)
-    if now.code == ExitCode.STAGE_FAILED and now.error.startswith(NodesSilent.__name__):
+    if now.code == ExitCode.STAGE_FAILED and now.ray != "down" and now.error.startswith(NodesSilent.__name__):
         return Verdict(REQUEUE, "nodes are gone from Ray, or start no process", counts=True)
     if (now.code in _USERS and not now.passing) or now.error.startswith(Diverged.__name__):
         return Verdict(END, "the same would come again")

@@ -2,7 +2,7 @@
 
 A lease is a folder `<what>.<N>` with `owner.json` in it; the highest N is the holder's. Whoever may take over renames a
 folder of its own onto N + 1, which one process alone can; no lock of the file system is asked for. The holder touches
-that file as a sign of life.
+`owner.json` as a sign of life.
 
 Whether a holder lives is asked of the kernel on the same machine, of the queue's count of turns in the same job, and
 else of the signs of life: who waits sees none for STALE seconds of its own clock. No two machines' clocks are compared.

@@ -59,10 +59,10 @@ def place(peers: list[str], interface: str) -> str:
 
 
 def interface_address(name: str) -> str:
-    """The address of a network interface, as launch.interface names it."""
-    if (found := address_of(name)) is None:
+    """The IPv4 address of a network interface, as launch.interface names it."""
+    if (found := address_of(name)) is None or ":" in found:
         have = " ".join(entry for _, entry in socket.if_nameindex())
-        raise OSError(f"launch.interface={name} has no address on {socket.gethostname()}, which has {have}")
+        raise OSError(f"launch.interface={name} has no IPv4 address on {socket.gethostname()}, which has {have}")
     return found
 
 

@@ -15,8 +15,8 @@ from launch.backends.environment import environment
 # which hear of our death when it does, and may make the folder anew as it goes.
 _KEEP = """
 mkdir -m 700 -- "$1" && echo made && exec >&2 || exit
-read -r well || sleep 1
-until rm -rf -- "$1" || [ "$((n += 1))" -gt 50 ]; do sleep 0.2; done
+read -r well && exec rm -rf -- "$1"
+while sleep 1; rm -rf -- "$1"; sleep 1; [ -e "$1" ] && [ "$((n += 1))" -lt 30 ]; do :; done
 """
 
 

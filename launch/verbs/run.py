@@ -5,7 +5,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from fmtrain.errors import FmtrainError, StoreError
+from fmtrain.errors import ConfigError, FmtrainError, StoreError
 from fmtrain.run.storage import disk_errors, private_files, read_json
 from launch.backends.environment import misleading
 from launch.status import store_at
@@ -35,6 +35,11 @@ def _make(args: argparse.Namespace) -> int:
     from launch.verbs import slurm
 
     if args.given is not None:
+        if not args.given.exists():
+            raise ConfigError(
+                f"{args.given} is gone, as when its job has ended: a secret stands in what it was given. Submit the "
+                "run anew: fmtrain run .. launch=slurm"
+            )
         args.overrides = read_json(args.given)
     root = compose(args.overrides)
     store = store_at(root.store)

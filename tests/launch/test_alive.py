@@ -154,6 +154,7 @@ def test_what_ended_runs_left_of_secrets_goes_with_the_next(tmp_path: Path, monk
     gone.wait()
     dead = {**me, "pid": gone.pid, "started": "1"}
     records = {"killed": dead, "here": me, "elsewhere": {**dead, "host": "elsewhere"}, "damaged": dead}
+    records["here, in a job that Slurm has forgotten"] = {**me, "job": "5"}
     records |= {f"job {job}": {"state": "queued", "pid": None, "job": job} for job in JOBS}
     records |= {f"turn of {job}": {"host": "elsewhere", "job": job} for job in JOBS}
     left = dict[str, Path]()

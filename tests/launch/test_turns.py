@@ -49,6 +49,8 @@ def line(
         (End(2, deaf="n2"), REQUEUE),
         (End(4, error="NodesSilent: 1 of 2 node(s) of this Ray do not answer:"), REQUEUE),
         (End(2, error="NodesSilent: of the turn before"), END),
+        (End(4, ray="down", error="NodesSilent: of the turn before"), AFRESH),
+        (End(2, error="Unavailable: of the turn before"), END),
         (End(75, "USR1"), REQUEUE),
         (End(4, "USR1"), REQUEUE),
         (End(75, "TERM", job=PREEMPTED), REQUEUE),

@@ -214,6 +214,9 @@ def test_a_script_that_is_submitted_again_makes_another_run(tmp_path: Path) -> N
         assert said.stdout.split() == [run, *map(str, (where, where / f"ray-{job}", where / "slurm-job.txt"))]
         assert ("job 7 has this script's run: this one is run r1-8" in said.stderr) == (job == "8")
         assert where.stat().st_mode & 0o777 == 0o700
+    (run_dir / "job").write_text("")  # the disk was full
+    said = subprocess.run(["bash"], input=script, env=env, capture_output=True, text=True, check=True)
+    assert said.stdout.split()[0] == "r1"
 
 
 UNDECIDED = """

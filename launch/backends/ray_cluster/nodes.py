@@ -97,7 +97,7 @@ def compare(nodes: list[Node], logs: Path | None) -> None:
         else:
             differ = [f"{name} {there.get(name)}, here {has}" for name, has in own.items() if there.get(name) != has]
             other |= {who: "; ".join(differ)} if differ else {}
-    verdicts = "".join(f"\n  {who}: {verdict}" for who, verdict in sorted((other | silent).items()))
+    verdicts = "".join(f"\n  {who}: {verdict}" for who, verdict in sorted((other or silent).items()))
     if other:
         raise ConfigError(
             f"{len(other)} of {len(nodes)} node(s) of this Ray do not run what this driver runs:{verdicts}\n"

@@ -99,5 +99,5 @@ def test_ranks_on_two_machines_meet_by_the_network_between_them(
 
 
 def test_an_interface_that_is_not_there_is_told_with_those_that_are() -> None:
-    with pytest.raises(OSError, match="launch.interface=absent0 has no address on .*, which has .*lo"):
+    with pytest.raises(OSError, match="launch.interface=absent0 has no IPv4 address on .*, which has .*lo"):
         place(["127.0.0.1"], "absent0")
