@@ -108,14 +108,14 @@ def _bury(pids: Iterable[int] = (-1,)) -> None:
 
 def end_all(spared: Collection[int] = ()) -> None:
     """Kill every process below this one: nothing in a Ray that is to end is worth waiting for."""
-    deadline = time.monotonic() + PATIENCE
-    while family := descendants(os.getpid(), spared):
+    deadline, none = time.monotonic() + PATIENCE, 0
+    while none < 2 and time.monotonic() < deadline:  # one that lost its parent during a look may stand in none of it
+        family = descendants(os.getpid(), spared)
+        none = 0 if family else none + 1
         for pid in family:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         _bury(family)
-        if time.monotonic() > deadline:
-            return
         time.sleep(0.02)
 
 

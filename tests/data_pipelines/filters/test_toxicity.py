@@ -1,6 +1,6 @@
 """Shares of listed words, and a model's score."""
 
-import tarfile
+import shutil
 from pathlib import Path
 
 import pytest
@@ -28,8 +28,7 @@ def test_share_of_words(tmp_path: Path) -> None:
 
 
 def test_a_real_list(shared_data: Path, tmp_path: Path) -> None:
-    with tarfile.open(shared_data / "lists/ldnoobw.tar.gz") as archive:
-        archive.extract("ldnoobw/en", tmp_path, filter="data")
+    shutil.unpack_archive(shared_data / "lists" / "ldnoobw.tar.gz", tmp_path)
     rule = Toxicity(rules.Toxicity(lists=[str(tmp_path / "ldnoobw/en")]))
     assert rule(Document("a", "The committee met on Tuesday to discuss the harbour wall.")) is None
     drop = rule(Document("a", "what a bastard"))

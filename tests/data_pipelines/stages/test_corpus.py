@@ -331,7 +331,7 @@ def test_the_standard_library_keeps_its_bytes(make_corpus: Any) -> None:
     files = sorted(p for p in STDLIB.rglob("*.py") if not set(data.exclude) & set(p.relative_to(STDLIB).parts))
     run = make_corpus(job(data=data, filter=CODE), files, STDLIB, tasks=4)
     result = run.run()
-    assert result.metrics["kept_byte_share"] >= 0.80
+    assert result.metrics["kept_byte_share"] >= 0.75
     assert result.counts["quarantined"] == 0
     assert {r["group"] for r in run.rows("heldout")}.isdisjoint(r["group"] for r in run.rows("train"))
 
