@@ -121,11 +121,14 @@ def end_all(spared: Collection[int] = ()) -> None:
 
 def keep_logs(folder: Path, logs: Path) -> None:
     """Ray's logs of this turn, in the run's folder."""
-    os.umask(0o077)
-    for session in folder.glob("*/session_*/logs"):
-        if not session.parent.is_symlink():
-            shutil.copytree(session, logs, symlinks=True, dirs_exist_ok=True)
-            logs.chmod(0o700)
+    before = os.umask(0o077)
+    try:
+        for session in folder.glob("*/session_*/logs"):
+            if not session.parent.is_symlink():
+                shutil.copytree(session, logs, symlinks=True, dirs_exist_ok=True)
+                logs.chmod(0o700)
+    finally:
+        os.umask(before)
 
 
 if __name__ == "__main__":
