@@ -131,7 +131,7 @@ def test_the_full_quickstart(tmp_path: Path) -> None:
     assert metrics["pretrain_bits_per_byte"] < metrics["gzip_bits_per_byte"]  # type: ignore[operator]
     assert any("held-out kind foreign_name" in str(sentence) for sentence in metrics["verdicts"])  # type: ignore[attr-defined]
     corpus = newest(tmp_path, "corpus/corpus")
-    assert corpus["metrics"]["kept_byte_share"] > 0.75  # type: ignore[operator]
+    assert corpus["metrics"]["kept_byte_share"] > 0.75  # type: ignore[operator]  # .79 of Debian's 3.11.2
     assert all(word in done.stdout for word in ("report.html", "try next:", "fmtrain generate quickstart@v1"))
     again = fmtrain("run", "recipe=quickstart", f"store={tmp_path}")
     assert again.stdout.count("reused") == 10

@@ -103,7 +103,8 @@ def verify(artifact: Artifact, check: Callable[[], None] = unwatched) -> None:
             if sha256_file(artifact.path / name, check) != entry["sha256"]:
                 raise _damaged(artifact, name, "is damaged (not the bytes its manifest records)")
     except OSError as e:
-        raise StoreError(f"{artifact.ref}: {e.filename or artifact.path} cannot be read: {e.strerror}") from e
+        mend = "mend its permissions, or ask whoever made it" if isinstance(e, PermissionError) else "look at the disk"
+        raise StoreError(f"{artifact.ref}: {e.filename or artifact.path} cannot be read: {e.strerror}; {mend}") from e
     note_seen(artifact, seen)
 
 

@@ -70,7 +70,7 @@ def test_verify_goes_on_behind_a_file_that_cannot_be_read(store: Store) -> None:
     command = [*as_anybody, sys.executable, "-m", "launch.cli", "verify", "--all", "--store", str(store.root)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 5 and "2 of 3" in done.stdout, done.stdout + done.stderr
-    assert "sft/v0001/model.safetensors cannot be read: Permission denied" in done.stdout
+    assert "sft/v0001/model.safetensors cannot be read: Permission denied; mend its permissions" in done.stdout
 
 
 @pytest.mark.parametrize("given", ["mine", "the folder"])
