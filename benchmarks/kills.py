@@ -285,6 +285,7 @@ def main() -> None:
     base = Path(private or tempfile.mkdtemp(prefix="kills"))
     own = [Path("/tmp"), Path("/dev/shm")] if private else [Path(tempfile.mkdtemp(dir=base))]
     os.environ["TMPDIR"] = str(own[0])
+    os.environ.pop("TORCHINDUCTOR_CACHE_DIR", None)  # torch sets it in whoever imports it, such as pytest's process
     try:
         kinds = args.launch.split(",")
         runs = [undisturbed(args.recipe, launch, base / f"{n}") for n, launch in enumerate(kinds * (3 - len(kinds)))]

@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-CI = pytest.param("inline", 5, marks=[pytest.mark.long(2), pytest.mark.timeout(900)])
+CI = pytest.param("local", 5, marks=[pytest.mark.long(2), pytest.mark.timeout(900)])
 ALL = pytest.param("inline,local", 100, marks=[pytest.mark.faults, pytest.mark.timeout(3 * 3600)])
 
 

@@ -74,6 +74,7 @@ class Holder:
         self.asked: int | None = None
         # Fresh, ours alone, and short: the path of a UNIX socket ends at 107 bytes, and TMPDIR may be long.
         self.folder = Path(tempfile.mkdtemp(prefix="fmt-", dir="/tmp"))
+        self.temporary = tempfile.mkdtemp(prefix="fmtrain-")  # TMPDIR of what runs in this Ray
 
     def run(self) -> int:
         for number in (signal.SIGUSR1, signal.SIGUSR2):
@@ -81,7 +82,8 @@ class Holder:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         keep_orphans()
         try:
-            process = subprocess.Popen(self._command(), stdin=subprocess.DEVNULL, env=environment("ray") | SETTINGS)
+            env = environment("ray") | SETTINGS | {"TMPDIR": self.temporary}
+            process = subprocess.Popen(self._command(), stdin=subprocess.DEVNULL, env=env)
             while self.asked is None and process.poll() is None:
                 time.sleep(0.2)
             code = process.poll()
@@ -90,7 +92,8 @@ class Holder:
                 with contextlib.suppress(OSError, shutil.Error):
                     keep_logs(self.folder, Path(f"{self.args.logs}-{socket.gethostname()}"))
         finally:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            for folder in (self.folder, self.temporary):
+                shutil.rmtree(folder, ignore_errors=True)
         return 0 if self.asked is not None else code or 1
 
     def _ask(self, number: int, frame: object) -> None:

@@ -27,6 +27,21 @@ RECIPE = [
     *(f"stages.{name}=null" for name in ("examples", "sft", "reference", "dpo", "evaluate", "publish")),
 ]  # fmt: skip
 SLURM = ["launch=slurm", "launch.nodes=2", "launch.cpus_per_task=2", "launch.time=01:00:00"]
+# A corpus that is not over before Slurm looks at a job's time, twice a minute: a rule of a plug-in that keeps
+# every document and takes its time.
+SLOW = """
+import dataclasses, time
+
+@dataclasses.dataclass
+class Slow:
+    seconds: float = 1.0
+
+def make(settings):
+    return lambda doc: time.sleep(settings.seconds)
+
+def register(registry):
+    registry.rule("slow", Slow, make)
+"""
 DONE = 10**6  # more steps than any stage here has
 STAGES = {"corpus": "data_pipelines", "pretrain": "fmtrain.train"}  # and the module of its worker
 
@@ -64,8 +79,14 @@ class Case:
         return self.cluster("exec", "scontrol", *words).stdout
 
 
-def submit(cluster: Cluster, store: Path) -> Case:
-    done = fmtrain("run", *RECIPE, *SLURM, f"store={store}")
+def submit(cluster: Cluster, store: Path, slowly: bool = False) -> Case:
+    words, env = [*RECIPE, *SLURM, f"store={store}"], {}
+    if slowly:
+        (plugged := store.with_name("plugged")).mkdir()
+        (plugged / "slow_plugin.py").write_text(SLOW)
+        words += ["plugins=[slow_plugin]", "filter.rules=[code, slow]"]
+        env = {"PYTHONPATH": str(plugged)}
+    done = fmtrain("run", *words, **env)
     assert done.returncode == 0, done.stdout + done.stderr
     return Case(cluster, done.stdout.split()[1], store / "runs" / done.stdout.split()[3])
 

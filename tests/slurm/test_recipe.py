@@ -1,6 +1,8 @@
 """The tiny quickstart as a user submits it: two nodes, corpus tasks and ranks on both, the code of a failed stage."""
 
 import json
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,14 +13,18 @@ from launch.templates.testing.cluster import Cluster
 from tests.conftest import fmtrain
 from tests.data_pipelines.sources.hub_server import Hub
 from tests.slurm.conftest import until_said
+from tests.slurm.faults import until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.long]
 SLURM = ["recipe=quickstart_tiny", "launch=slurm", "launch.nodes=2", "launch.cpus_per_task=2", "launch.time=00:30:00"]
 
 
 def test_two_nodes_to_a_published_model(cluster: Cluster, tmp_path: Path) -> None:
-    done = fmtrain("run", *SLURM, f"store={tmp_path}", "--wait", timeout=600)
+    temporary = tempfile.mkdtemp(prefix="fmt-")
+    done = fmtrain("run", *SLURM, f"store={tmp_path}", "--wait", timeout=600, TMPDIR=temporary)
     assert done.returncode == 0, done.stdout + done.stderr
+    until(lambda: not os.listdir(temporary), 30, f"nothing of the job in {temporary}")
+    os.rmdir(temporary)
     assert (tmp_path / "artifacts/published/quickstart_tiny/v0001/model.safetensors").is_file()
     (run,) = (tmp_path / "runs").iterdir()
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
