@@ -1,7 +1,8 @@
 """From overrides to one checked, frozen configuration: Hydra composes here, once, and nowhere else.
 
-Knows Hydra and the schemas; what the stages do with the values is theirs. `compose` first checks every overridden key
-against the schema, `+`, `++` and `~` too, and answers with the nearest key; only then does Hydra see the overrides.
+Hydra merges the plain YAML of conf/ and parses overrides; what stands in no file is the dataclasses' default, and they
+alone say which keys there are and what a value may be (fmtrain.schema.load). Every overridden key is checked first,
+`+`, `++` and `~` too, and answered with the nearest.
 """
 
 import dataclasses
@@ -16,7 +17,6 @@ from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -28,7 +28,7 @@ from fmtrain import redact
 from fmtrain.errors import ConfigError
 from fmtrain.schema import plugins, training
 from fmtrain.schema import root as schema_root
-from fmtrain.schema.load import load
+from fmtrain.schema.load import filled, load
 from fmtrain.schema.root import KINDS, Root
 from launch.checks import check
 
@@ -39,17 +39,6 @@ GROUPS: dict[str, type] = {
     "checkpoint": training.Checkpoint,
 }
 CONFIG_MODULE = "fmtrain.conf"
-_KINDS = {"Float": ("a number", "0.5"), "Integer": ("a whole number", "4"), "Boolean": ("true or false", "true")}
-
-
-@functools.cache
-def register() -> None:
-    """Put every schema where the YAML files' `NAME_schema` defaults find it."""
-    store = ConfigStore.instance()
-    store.store(name="root_schema", node=Root)
-    for group, base in GROUPS.items():
-        for name, cls in KINDS.get(base, {group: base}).items():
-            store.store(group=group, name=f"{name}_schema", node=cls)
 
 
 def compose(overrides: list[str]) -> Root:
@@ -58,18 +47,43 @@ def compose(overrides: list[str]) -> Root:
         redact.learn_urls(text)
     parsed = parse(overrides)
     _load_plugins(parsed)
-    choices = _accepted(tuple(o.input_line or "" for o in parsed if _is_choice(o)))
-    base = _base(choices)
+    base = _base(_accepted(tuple(o.input_line or "" for o in parsed if _is_choice(o))))
     values = [o for o in parsed if not _is_choice(o)]
     for override in values:
         check_key(override, base)
         _check_value(override, base)
     _check_left_out(values)
-    redact.forget_references()
-    data = _compose([*choices, *(_as_list(o, base) for o in values)], learn=True)
-    root = load(Root, data)
+    root = load(Root, _overridden(base, values))
     check(root)
     return root
+
+
+def _overridden(base: dict[str, Any], values: list[Override]) -> dict[str, Any]:
+    """`base` with the values that overrides give, its references (`${seed}`, `${oc.env:X}`) followed."""
+    redact.forget_references()
+    try:
+        config = OmegaConf.create(base)
+        for override in values:
+            key, value = override.key_or_group, _value(override, base)
+            both = isinstance(value, dict) and OmegaConf.is_dict(OmegaConf.select(config, key))
+            OmegaConf.update(config, key, value, merge=both, force_add=True)
+        data = OmegaConf.to_container(config, resolve=True)
+        _learn(OmegaConf.to_container(config, resolve=False), data)
+    except OmegaConfBaseException as e:
+        raise ConfigError(_readable(e)) from None
+    return typing.cast(dict[str, Any], data)
+
+
+def _value(override: Override, base: dict[str, Any]) -> Any:
+    """What an override gives: where the schema has a list `data.files=a.jsonl` means [a.jsonl], where it has a text
+    `launch.comment=007` means what was typed."""
+    value, cls = override.value(), _class_at(override.key_or_group, base)
+    in_list = typing.get_origin(cls) is list
+    if value is None or isinstance(value, (list, dict)) or not (in_list or cls is str):
+        return value
+    if not isinstance(value, str):
+        value = (override.input_line or "").partition("=")[2]
+    return [value] if in_list else value
 
 
 def _load_plugins(parsed: list[Override]) -> None:
@@ -77,7 +91,7 @@ def _load_plugins(parsed: list[Override]) -> None:
     named = next((o.value() for o in parsed if o.key_or_group == "plugins"), [])
     modules = named if isinstance(named, list) else [named]
     if plugins.register([*plugins.installed(), *map(str, modules)]):
-        for cached in (register, _base, _accepted):
+        for cached in (_base, _accepted):
             cached.cache_clear()
 
 
@@ -245,25 +259,17 @@ def _accepted(choices: tuple[str, ...]) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=64)
 def _base(choices: tuple[str, ...]) -> dict[str, Any]:
-    """The configuration before any value is overridden: the keys that may be overridden."""
+    """The configuration before any value is overridden, whole: the keys that may be overridden."""
     for line in choices:
         _check_choice(parse([line])[0])
-    return _compose(list(choices))
-
-
-def _compose(overrides: list[str], learn: bool = False) -> dict[str, Any]:
-    register()
     try:
         GlobalHydra.instance().clear()
         with initialize_config_module(version_base="1.3", config_module=CONFIG_MODULE):
-            config = hydra_compose("config", overrides=overrides)
-        data = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
-        if learn:
-            _learn(OmegaConf.to_container(config, resolve=False), data)
+            config = hydra_compose("config", overrides=list(choices))
+        return typing.cast(dict[str, Any], filled(Root, OmegaConf.to_container(config)))
     except (HydraException, OmegaConfBaseException) as e:
         cause = e.__cause__ if isinstance(e.__cause__, OmegaConfBaseException) else e
         raise ConfigError(_readable(cause)) from None
-    return typing.cast(dict[str, Any], data)
 
 
 def _learn(given: Any, data: Any, key: str = "") -> None:
@@ -284,9 +290,6 @@ def _readable(error: BaseException) -> str:
     """OmegaConf's message with the key in front and without its internals."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     key = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), "")
-    wrong = re.match(r"Value (.*) of type '.*' could not be converted to (\w+)", lines[0])
-    if wrong and key and wrong[2] in _KINDS:
-        return f"{key}: {wrong[1]} is not {_KINDS[wrong[2]][0]}; e.g. {key}={_KINDS[wrong[2]][1]}"
     return f"{key}: {lines[0]}" if key and key not in lines[0] else lines[0]
 
 
@@ -363,17 +366,6 @@ def _node(data: Any, key: str) -> Any:
     for part in key.split("."):
         data = data.get(part) if isinstance(data, dict) else None
     return data
-
-
-def _as_list(override: Override, base: dict[str, Any]) -> str:
-    """`data.files=a.jsonl` where the schema has a list means `data.files=[a.jsonl]`."""
-    line = override.input_line or ""
-    scalar = isinstance(_node(base, override.key_or_group), list) and not isinstance(override.value(), list)
-    if not scalar or override.is_delete() or override.value() is None:
-        return line
-    head, _, value = line.partition("=")
-    quoted = value if value[:1] in "'\"" else "'" + value.replace("'", "\\'") + "'"
-    return f"{head}=[{quoted}]"
 
 
 def _nearest(word: str, candidates: list[str]) -> str:

@@ -1,7 +1,11 @@
-"""Plain JSON data to schema dataclasses and back, without OmegaConf: what a worker reads is checked as strictly."""
+"""Plain data to schema dataclasses and back: the one place that knows which keys there are and what a value may be.
+
+A recipe, an override and what a worker reads pass through here alike.
+"""
 
 import dataclasses
 import difflib
+import functools
 import math
 import types
 import typing
@@ -13,6 +17,13 @@ from fmtrain.schema.limits import GREATEST
 from fmtrain.schema.root import KINDS
 
 T = TypeVar("T")
+_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+_KINDS = {int: ("a whole number", 4), float: ("a number", 0.5), bool: ("true or false", "true"), str: ("a text", "a")}
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
 
 
 def load(cls: type[T], data: Any, path: str = "") -> T:
@@ -38,6 +49,23 @@ def identity(config: Any) -> Any:
     return config
 
 
+def filled(hint: Any, data: Any) -> Any:
+    """`data` with the defaults of what it leaves out; a key that does not belong there stays for `load` to refuse."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = next(a for a in typing.get_args(hint) if a is not type(None))
+    if not dataclasses.is_dataclass(hint) or not isinstance(data, dict):
+        return data
+    cls = typing.cast(type, hint)
+    cls = KINDS[cls].get(data.get("name", MISSING), cls) if cls in KINDS else cls
+    found = {}
+    for f in dataclasses.fields(cls):
+        value = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+        if value is not dataclasses.MISSING:
+            found[f.name] = dump(value) if dataclasses.is_dataclass(value) else value
+    hints = _hints(cls)
+    return found | {name: filled(hints.get(name), value) for name, value in data.items()}
+
+
 def _value(hint: Any, data: Any, path: str, default: Any = None) -> Any:
     """`data` as `hint` says, checked; `default` is a value that a message may give as an example."""
     origin = typing.get_origin(hint)
@@ -54,13 +82,13 @@ def _value(hint: Any, data: Any, path: str, default: Any = None) -> Any:
         return [_value(item, d, f"{path}[{i}]") for i, d in enumerate(data)]
     if dataclasses.is_dataclass(hint):
         return _dataclass(typing.cast(type, hint), data, path)
-    return _scalar(hint, data, path)
+    return _scalar(hint, data, path, default)
 
 
 def _limited(hint: Any, data: Any, path: str, default: Any) -> Any:
     """A value of the type behind an Annotated one, within its limits."""
     kind, limits = typing.get_args(hint)
-    value = _value(kind, data, path)
+    value = _value(kind, data, path, default)
     if limits.hold(value):
         return value
     near = difflib.get_close_matches(str(value), [str(c) for c in limits.choices], 1)
@@ -69,17 +97,36 @@ def _limited(hint: Any, data: Any, path: str, default: Any) -> Any:
     raise ConfigError(f"{path}: {value!r} is not {limits}; e.g. {key}={f'[{example}]' if in_list else example}")
 
 
-def _scalar(hint: Any, data: Any, path: str) -> Any:
+def _scalar(hint: Any, data: Any, path: str, default: Any) -> Any:
     if data == MISSING:
         raise ConfigError(f"{path} is required and was not given; e.g. {path}=VALUE")
-    if isinstance(data, float) and not math.isfinite(data):
-        raise ConfigError(f"{path}: {data} is not a finite number")
-    if isinstance(data, int) and abs(data) > GREATEST:
-        raise ConfigError(f"{path}: {str(data)[:40]} has more digits than a number may have ({GREATEST} at most)")
-    if hint is float and isinstance(data, int) and not isinstance(data, bool):
-        return float(data)
-    if not isinstance(data, hint) or (hint is int and isinstance(data, bool)):
-        raise ConfigError(f"{path}: {data!r} is not of type {hint.__name__}")
+    value = _converted(hint, data)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        what, example = _KINDS[hint]
+        key, _, in_list = path.partition("[")
+        example = example if default is None or isinstance(default, bool) else default
+        given = "null" if data is None else repr(data)
+        raise ConfigError(f"{path}: {given} is not {what}; e.g. {key}={f'[{example}]' if in_list else example}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{path}: {value} is not a finite number")
+    if isinstance(value, int) and abs(value) > GREATEST:
+        raise ConfigError(f"{path}: {str(value)[:40]} has more digits than a number may have ({GREATEST} at most)")
+    return value
+
+
+def _converted(hint: Any, data: Any) -> Any:
+    """What is given as a text, as all of the environment is, or as a number where a text is wanted; else as it is."""
+    if hint is str and isinstance(data, (int, float)):
+        return str(data)
+    if hint is bool and isinstance(data, (str, int)):
+        return _WORDS.get(str(data).lower(), data)
+    try:
+        if hint is int and isinstance(data, str):
+            return int(data)
+        if hint is float and isinstance(data, (str, int)) and not isinstance(data, bool):
+            return float(data)
+    except (ValueError, OverflowError):
+        pass
     return data
 
 
@@ -91,9 +138,11 @@ def _dataclass(cls: type, data: Any, path: str) -> Any:
         if name not in KINDS[cls]:
             raise ConfigError(f"{path}.name: {name!r} is not one of {', '.join(sorted(KINDS[cls]))}")
         cls = KINDS[cls][name]
-    hints = typing.get_type_hints(cls, include_extras=True)
+    hints = _hints(cls)
     if unknown := sorted(set(data) - set(hints)):
-        raise ConfigError(f"{path + '.' if path else ''}{unknown[0]} is not a setting of {cls.__name__}")
+        near = difflib.get_close_matches(unknown[0], hints, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"{path + '.' if path else ''}{unknown[0]} is not a setting of {cls.__name__}{hint}")
     defaults = {f.name: f.default for f in dataclasses.fields(cls) if isinstance(f.default, (int, float, str))}
     values = {k: _value(hints[k], v, f"{path}.{k}" if path else k, defaults.get(k)) for k, v in data.items()}
     return cls(**values)

@@ -40,8 +40,8 @@ def change(path: str, value: Any) -> dict[str, Any]:
     [
         ("stage.objective.betta", 1.0, "stage.objective.betta is not a setting of Dpo"),
         ("stage.objective.name", "ppo", "'ppo' is not one of clm, dpo, mlm, sft"),
-        ("stage.optim.lr", "big", "stage.optim.lr: 'big' is not of type float"),
-        ("stage.steps", True, "stage.steps: True is not of type int"),
+        ("stage.optim.lr", "big", "stage.optim.lr: 'big' is not a number; e.g. stage.optim.lr=0.001"),
+        ("stage.steps", True, "stage.steps: True is not a whole number"),
         ("stage.artifact", "???", "stage.artifact is required"),
         ("stage.zero", 3, "stage.zero: 3 is not a group"),
     ],
