@@ -49,7 +49,7 @@ def prepare(folder: Path, data: Path, megabytes: float, vocab: int) -> int:
     """A corpus in our form and a tokenizer; the bytes of text."""
     from data_pipelines import folder as tokenizer_folder
     from data_pipelines.vocabulary import train
-    from fmtrain.schema.corpus import Bpe
+    from fmtrain.schema.tokenizers import Bpe
 
     size, number = 0, 0
     (folder / "corpus" / "train").mkdir(parents=True)
@@ -70,8 +70,8 @@ def prepare(folder: Path, data: Path, megabytes: float, vocab: int) -> int:
 def fmtrain(folder: Path, out: Path) -> str:
     """The stage as it runs, without its frame."""
     from data_pipelines.stages import tokens
+    from fmtrain.kinds.tokens import TokensJob
     from fmtrain.run.stage import Stage
-    from fmtrain.schema.corpus import TokensJob
     from fmtrain.schema.load import dump
 
     inputs = {"corpus": str(folder / "corpus"), "tokenizer": str(folder / "tokenizer")}

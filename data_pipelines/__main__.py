@@ -1,4 +1,4 @@
-"""`python -m data_pipelines STAGE_DIR`: dispatch by the stage's name. Only that stage's imports are paid."""
+"""`python -m data_pipelines STAGE_DIR`: dispatch by what it makes. Only that stage's imports are paid."""
 
 import importlib
 
@@ -15,9 +15,9 @@ STAGES = {
 
 
 def run(stage: Stage) -> Result:
-    if stage.stage not in STAGES:
-        raise ConfigError(f"stage {stage.stage!r} is not one of the corpus wing's: {', '.join(STAGES)}")
-    result: Result = importlib.import_module(STAGES[stage.stage]).run(stage)
+    if stage.kind not in STAGES:
+        raise ConfigError(f"a {stage.kind} is not one of what the corpus wing makes: {', '.join(STAGES)}")
+    result: Result = importlib.import_module(STAGES[stage.kind]).run(stage)
     return result
 
 

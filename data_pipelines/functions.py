@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from data_pipelines.corpus_reader import Document
-from fmtrain.schema.corpus import ExamplesStage
+from fmtrain.kinds.examples import ExamplesStage
 
 _Node = ast.FunctionDef | ast.AsyncFunctionDef
 _NEWLINE = re.compile(r"\r\n?")

@@ -15,8 +15,7 @@ from typing import Any
 
 from data_pipelines.corpus_reader import Document
 from fmtrain.errors import ConfigError, InputError
-from fmtrain.schema.corpus import Mixture
-from fmtrain.schema.mixture import limits, weights
+from fmtrain.schema.mixture import Mixture, limits, weights
 
 SAMPLE_DOCUMENTS = 100  # of a source, to measure its tokens per byte
 _SAMPLE_CHARACTERS = 10_000  # of a document, at most
@@ -94,19 +93,21 @@ class Survey:
         return [text for _, _, text in sorted(self._samples[name])]
 
 
-def plan(mixture: Mixture, survey: Survey, count: Callable[[list[str]], int], marks: int) -> list[Share]:
+def plan(mixture: Mixture, survey: Survey, count: Callable[[list[str]], int], marks: int, at: str) -> list[Share]:
     """The shares of a mixture. `count` gives the tokens of texts; `marks` are added to each document.
+
+    `at` is where the stage stands, for messages.
 
     ConfigError where a source has to be repeated more often than it may, InputError where it has no document.
     """
-    most = limits(mixture)
+    most = limits(mixture, at)
     shares = []
-    for name, weight in weights(mixture).items():
+    for name, weight in weights(mixture, at).items():
         documents, size = survey.documents[name], survey.bytes[name]
         if not documents:
             others = ", ".join(repr(s) for s, _ in survey.left_out.most_common(10)) or "none"
             raise InputError(
-                f"stages.tokens.mixture.weights: the corpus has no training document of a source {name!r}; sources "
+                f"{at}.mixture.weights: the corpus has no training document of a source {name!r}; sources "
                 f"without a weight in it: {others}"
             )
         texts = survey.sample(name)
@@ -117,11 +118,11 @@ def plan(mixture: Mixture, survey: Survey, count: Callable[[list[str]], int], ma
     for share in shares:
         share.wanted = round(target * share.weight)
         share.epochs = round(target * share.weight / share.available, 9)
-    _check_epochs(shares, target)
+    _check_epochs(shares, target, at)
     return shares
 
 
-def _check_epochs(shares: list[Share], target: float) -> None:
+def _check_epochs(shares: list[Share], target: float, at: str) -> None:
     over = [share for share in shares if share.epochs > share.max_epochs]
     if not over:
         return
@@ -132,9 +133,9 @@ def _check_epochs(shares: list[Share], target: float) -> None:
         for s in over
     )
     raise ConfigError(
-        f"stages.tokens.mixture: {needs}. Ask for at most {most:,} tokens (stages.tokens.mixture.tokens; {target:,.0f} "
-        "now), another weight, or more epochs: stages.tokens.mixture.max_epochs=N, or for one source "
-        f"stages.tokens.mixture.epochs=[{over[0].source}:N]"
+        f"{at}.mixture: {needs}. Ask for at most {most:,} tokens ({at}.mixture.tokens; {target:,.0f} "
+        f"now), another weight, or more epochs: {at}.mixture.max_epochs=N, or for one source "
+        f"{at}.mixture.epochs=[{over[0].source}:N]"
     )
 
 

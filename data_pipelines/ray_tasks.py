@@ -50,8 +50,8 @@ class _Running:
 class RayTasks:
     """One named Ray task each, spread over the nodes of the cluster at RAY_ADDRESS."""
 
-    def __init__(self, name: str, cpus: float, heartbeat: float) -> None:
-        self.name, self.cpus, self.heartbeat = name, cpus, heartbeat
+    def __init__(self, name: str, stage: str, cpus: float, heartbeat: float) -> None:
+        self.name, self.stage, self.cpus, self.heartbeat = name, stage, cpus, heartbeat
         _connect(name.partition(":")[0])
         import ray
 
@@ -128,14 +128,14 @@ class RayTasks:
             if run.killed:
                 return self._silent(run)
             text = next(iter(str(e).strip().splitlines()), "")
-            hint = "look at that node's memory; more, smaller tasks need less of it: stages.corpus.tasks=N"
+            hint = f"look at that node's memory; more, smaller tasks need less of it: stages.{self.stage}.tasks=N"
             return Failure(f"it was lost ({type(e).__name__}: {text}; {hint})", run.host)
         if isinstance(done, Done):
             print(f"task {self.name}:{run.call.rank} done on {done.host}", file=sys.stderr)
         return done
 
     def _silent(self, run: _Running) -> Failure:
-        text = f"no sign of life for {self.heartbeat:g} s; to wait longer: stages.corpus.heartbeat_seconds=N"
+        text = f"no sign of life for {self.heartbeat:g} s; to wait longer: stages.{self.stage}.heartbeat_seconds=N"
         return Failure(text, run.host)
 
     def _look(self, watch: Watch) -> list[tuple[_Running, Done | Failure]]:

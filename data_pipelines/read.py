@@ -30,9 +30,9 @@ from data_pipelines.schedule import Counts, Task, quiet
 from data_pipelines.sources.records import Fault
 from data_pipelines.write import ORDER
 from fmtrain.errors import InputError
+from fmtrain.kinds.corpus import CorpusJob
 from fmtrain.run.storage import write_json
 from fmtrain.schema import plugins
-from fmtrain.schema.corpus import CorpusJob
 
 # what a document of the artifact may carry
 _META = ("url", "date", "license", "language", "language_score", "score", "toxicity_score", "title")

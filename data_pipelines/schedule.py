@@ -30,7 +30,7 @@ __all__ = ["Counts", "Scheduler", "Task", "parts_key", "quiet"]
 T = TypeVar("T")
 
 _TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None  # musl has none
-HEARTBEAT_SECONDS = 600.0  # a task that has not ticked for so long is taken for hung; stages.corpus.heartbeat_seconds
+HEARTBEAT_SECONDS = 600.0  # a task that has not ticked for so long is taken for hung, unless the stage says
 
 
 class Scheduler:
@@ -93,7 +93,7 @@ class Scheduler:
 
         if waiting := deque(call for call in calls if call.rank not in results):
             name = f"{self.stage.stage}:{step}"
-            execute = _inline if self.executor == "inline" else RayTasks(name, cpus, self.heartbeat)
+            execute = _inline if self.executor == "inline" else RayTasks(name, self.stage.stage, cpus, self.heartbeat)
             execute(waiting, watch, Retries(name), take)
         watch.show(force=True)
         _prepare(folder)

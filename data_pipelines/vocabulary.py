@@ -16,7 +16,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from fmtrain.errors import ConfigError
-from fmtrain.schema.corpus import Bpe, Unigram, WordPiece
+from fmtrain.schema.tokenizers import Bpe, Unigram, WordPiece
 
 SPECIAL_TOKENS = ("bos", "eos", "pad", "unk", "mask", "cls", "sep", "user", "assistant", "system")
 Trained = Bpe | Unigram | WordPiece

@@ -41,16 +41,17 @@ def base_files(given: str) -> list[Source]:
     return [identify(str(root / name), name, full=True) for name in read]
 
 
-def check_base(given: str, lengths: Iterable[tuple[str, int]], task: str) -> None:
+def check_base(given: str, lengths: Iterable[tuple[str, int]], task: str | None) -> None:
     """ConfigError where the stages ask of the model what it has not: tokens, positions, a head.
 
-    `lengths` are the stages' keys with the tokens a row may have; `task` is causal or masked.
+    `lengths` are the stages' keys with the tokens a row may have; `task` is causal or masked, None
+    where it is not trained.
     """
     root = Path(given).expanduser().absolute()
     config = read_object(root, "config.json")
     heads = [str(a) for a in config.get("architectures") or [] if str(a).endswith(("ForMaskedLM", "ForCausalLM"))]
     wanted = "ForMaskedLM" if task == "masked" else "ForCausalLM"
-    if heads and not any(head.endswith(wanted) for head in heads):
+    if task and heads and not any(head.endswith(wanted) for head in heads):
         raise ConfigError(f"model.path={given} is a {heads[0]}, and its first stage trains a ...{wanted}: give another")
     positions = _number(config, "max_position_embeddings", "n_positions")
     for key, length in lengths:

@@ -1,4 +1,4 @@
-"""The command line: fmtrain run, plan, status, logs, models, verify, corpus, generate, doctor; overrides follow.
+"""The command line: fmtrain run, plan, recipes, status, logs, models, verify, corpus, generate, doctor.
 
 Parses, dispatches to launch/verbs, and turns every failure into one message and its exit code. Answers --help, plan and
 a rejected configuration without importing torch, ray, deepspeed or datatrove.

@@ -31,8 +31,6 @@ from fmtrain.run.store import Store
 from fmtrain.run.worker import RESULT
 from fmtrain.schema.load import dump
 from fmtrain.schema.root import Root
-from fmtrain.schema.together import check_ranks
-from fmtrain.schema.training import TrainJob
 from launch import alive, provenance
 from launch.backends import slurm
 from launch.backends.choose import open_backend
@@ -46,6 +44,7 @@ from launch.terminal import Live, duration
 from launch.turns import stand
 
 TOLD = 2.0  # seconds within which this process is told to stop, where its ranks were
+REPORT = "report.html"
 LEAST_TASKS = 4  # of a stage that fans out, unless it says how many
 INLINE_BYTES = 1 << 28  # of input for each task, where they run one after another: what an interrupted run may lose
 
@@ -140,11 +139,14 @@ class Driver:
             for note in backend.notes:
                 print(f"  {note}", flush=True)
             self.run.update(notes=backend.notes)
+            for node in [step.node for step in todo if step.node.kind.ranks]:  # before hours of the stages before it
+                ranks = ranks_of(self.run.root.launch, backend.gpus)
+                node.kind.check_ranks(node.job.stage, f"stages.{node.stage}", ranks)
             for step in todo:
                 self.signals.check()
                 begun = time.monotonic()
-                what = f"{step.node.stage} ({step.node.spec.kind} {step.fingerprint[:12]})"
-                path = self.store.lease(step.node.spec.kind, step.fingerprint)
+                what = f"{step.node.stage} ({step.node.kind.makes} {step.fingerprint[:12]})"
+                path = self.store.lease(step.node.kind.makes, step.fingerprint)
                 with lease.held(path, self.run.id, what, self.signals.check) as held:
                     artifact = self._make(step, backend, held)
                 self.made[step.node.stage] = artifact
@@ -154,11 +156,11 @@ class Driver:
         """The step's artifact: found, finished earlier but not committed, or made now."""
         node = step.node
         self.run.update(stage=node.stage)
-        found = self.store.find(node.spec.kind, step.fingerprint)
+        found = self.store.find(node.kind.makes, step.fingerprint)
         if found is not None:
             self._say(step, f"reuse {found.ref}")
             return found
-        work = self.store.adopt(node.spec.kind, step.fingerprint, held.me.token)
+        work = self.store.adopt(node.kind.makes, step.fingerprint, held.me.token)
         if not _is_finished(work, self.signals.check):
             self._work(step, backend, work, held)
         artifact = self._commit(step, work, held)
@@ -179,7 +181,7 @@ class Driver:
             resources["heartbeat_seconds"] = wanted["heartbeat_seconds"]
         write_stage(
             folder,
-            Stage(node.stage, node.spec.kind, node.name, step.fingerprint, self.run.id, dump(node.job), inputs, refs,
+            Stage(node.stage, node.kind.makes, node.name, step.fingerprint, self.run.id, dump(node.job), inputs, refs,
                   [*node.sources, *_folders(step)], str(work), resources),
         )  # fmt: skip
         if step.action != "resume":
@@ -230,19 +232,17 @@ class Driver:
 
     def _command(self, step: Step, backend: Backend, folder: Path) -> Command:
         node, launch = step.node, self.run.root.launch
-        gpus = 1 if node.spec.ranks and backend.gpus else 0
-        ranks = ranks_of(launch, backend.gpus) if node.spec.ranks else 1
-        if isinstance(node.job, TrainJob):
-            check_ranks(node.job.stage, f"stages.{node.stage}", ranks)
-        one_gpu = 1 if backend.gpus and node.spec.worker == "fmtrain.evaluate" else 0
+        gpus = 1 if node.kind.ranks and backend.gpus else 0
+        ranks = ranks_of(launch, backend.gpus) if node.kind.ranks else 1
+        one_gpu = 1 if backend.gpus and node.kind.gpu else 0
         return Command(
             name=node.stage,
-            argv=module(node.spec.worker, str(folder)),
+            argv=module(node.kind.worker, str(folder)),
             log_dir=self.run.folder / "logs" / node.stage,
             ranks=ranks,
-            cpus=launch.cpus_per_rank if node.spec.ranks else backend.node_cpus(gpus or one_gpu),
+            cpus=launch.cpus_per_rank if node.kind.ranks else backend.node_cpus(gpus or one_gpu),
             gpus=gpus or one_gpu,
-            pool=node.spec.pool,
+            pool=node.kind.pool,
             kind="network" if any(is_url(s.path) or s.path.startswith(HUB) for s in node.sources) else "compute",
             passed=tuple(launch.env),
             interface=launch.interface,
@@ -270,9 +270,9 @@ class Driver:
             ref = artifact.ref if artifact else redact.shown(_folder(parent))
             parents[role] = {"ref": ref, "fingerprint": print_of}
         manifest = Manifest(
-            kind=node.spec.kind, name=node.name, version=0, fingerprint=step.fingerprint,
+            kind=node.kind.makes, name=node.name, version=0, fingerprint=step.fingerprint,
             payload=redact.shown_in(step.payload),
-            parents=parents, stage=node.stage, revision=node.spec.revision, code=step.code, run=self.run.id,
+            parents=parents, stage=node.stage, revision=node.kind.revision, code=step.code, run=self.run.id,
             created=_now(), seconds=result["seconds"], git=provenance.git(), packages=provenance.packages(),
             host=provenance.host(), numerics=result["numerics"], counts=result["counts"], metrics=result["metrics"],
             files=result["files"],
@@ -329,10 +329,9 @@ def _finish(driver: Driver, seconds: float) -> None:
     """The end of a run that is done: where everything is, seconds a stage, what to try next."""
     from launch.summary import summary
 
-    evaluation = driver.made.get("evaluate")
-    report = driver.run.folder / "report.html"
-    if evaluation is not None and (evaluation.path / "report.html").is_file():
-        shutil.copyfile(evaluation.path / "report.html", report)
+    for artifact in (driver.made[step.node.stage] for step in driver.steps):
+        if (artifact.path / REPORT).is_file():
+            shutil.copyfile(artifact.path / REPORT, driver.run.folder / REPORT)  # the last one's stays
     record = driver.run
     recipe, overrides = record.root.recipe, record.state["overrides"]
     lines = summary(

@@ -1,15 +1,15 @@
 """The ledger of stage sources: `ledger.txt`, a line `STAGE rREVISION HASH [same output: REASON]`, newest last.
 
-When the source that a stage imports changes, either its output may change (raise its revision in launch/graph.py) or it
-does not (say why here). `python -m launch.ledger` lists what is missing; `--same-output REASON` writes the lines.
+When the source that a kind of stage imports changes, either its output may change (raise its revision in fmtrain/kinds)
+or it does not (say why here). `python -m launch.ledger` lists what is missing; `--same-output REASON` writes the lines.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from launch.graph import SPECS
-from launch.plan import stage_code
+from fmtrain.kinds.table import KINDS
+from launch.plan import code_of
 
 FILE = Path(__file__).with_name("ledger.txt")
 
@@ -17,7 +17,7 @@ FILE = Path(__file__).with_name("ledger.txt")
 def missing(text: str) -> list[str]:
     """The stages whose present revision and source have no line, each as `STAGE rREVISION HASH`."""
     known = {tuple(line.split()[:3]) for line in text.splitlines() if line.strip() and not line.startswith("#")}
-    lines = [(stage, f"r{spec.revision}", stage_code(stage)) for stage, spec in SPECS.items()]
+    lines = [(name, f"r{kind.revision}", code_of(kind)) for name, kind in KINDS.items()]
     return [" ".join(line) for line in lines if line not in known]
 
 
@@ -45,7 +45,7 @@ def main() -> int:
         return 0
     if reason is None:
         print("\n".join(absent))
-        print("Raise the stage's revision in launch/graph.py, or give --same-output REASON.", file=sys.stderr)
+        print("Raise the kind's revision in fmtrain/kinds, or give --same-output REASON.", file=sys.stderr)
         return 1
     revisions = {tuple(line.split()[:2]) for line in text.splitlines()}
     lines = [line if tuple(line.split()[:2]) not in revisions else f"{line} same output: {reason}" for line in absent]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fmtrain.errors import ConfigError
+from fmtrain.kinds.base import Kind
 from fmtrain.redact import shown_in
 from fmtrain.run.fingerprint import differences, fingerprint
 from fmtrain.run.manifest import Artifact, verify_looks
@@ -15,14 +16,9 @@ from fmtrain.run.storage import owner_of
 from fmtrain.run.store import Store
 from fmtrain.run.worker import RESULT
 from fmtrain.schema.load import identity
-from fmtrain.schema.training import TrainJob
 from launch.code import code_hash
-from launch.graph import SPECS, Folder, Graph, Node, Pin
-
-# Seconds of the quickstart's stages on 2 cores, for a store that has no history yet; start-up alone for what scales.
-_SECONDS = {"corpus": 12, "tokenizer": 4, "tokens": 4, "examples": 6, "reference": 15, "evaluate": 70, "publish": 1}
-_START_UP = 15.0
-_CPU_FLOPS = 1.1e11  # fp32, 2 cores, as the quickstart reaches
+from launch.edges import Pin
+from launch.graph import Folder, Graph, Node
 
 
 @dataclass
@@ -40,12 +36,12 @@ class Step:
 
     @property
     def code(self) -> str:
-        return stage_code(self.node.stage)
+        return code_of(self.node.kind)
 
 
-def stage_code(stage: str) -> str:
-    """The hash of the source behind a stage."""
-    return fingerprint([code_hash(module) for module in SPECS[stage].code])[:16]
+def code_of(kind: Kind) -> str:
+    """The hash of the source behind a kind of stage."""
+    return fingerprint([code_hash(module) for module in kind.code])[:16]
 
 
 def plan(graph: Graph, store: Store) -> list[Step]:
@@ -54,8 +50,8 @@ def plan(graph: Graph, store: Store) -> list[Step]:
     for node in graph.nodes:
         parents = {role: _parent(origin, steps, store) for role, origin in node.parents.items()}
         payload = {
-            "stage": node.stage,
-            "revision": node.spec.revision,
+            "kind": node.kind.name,
+            "revision": node.kind.revision,
             "job": identity(node.job),
             "parents": {role: _identity(parent) for role, parent in sorted(parents.items())},
             "sources": sorted(s.identity for s in node.sources),
@@ -67,8 +63,8 @@ def plan(graph: Graph, store: Store) -> list[Step]:
         for origin in node.parents.values():
             if isinstance(origin, Pin):
                 _check_pin(origin, steps, store)
-    if "dpo" in steps:
-        _check_reference(steps["dpo"])
+    for step in steps.values():
+        _check_agreement(step)
     return list(steps.values())
 
 
@@ -79,9 +75,8 @@ def _parent(origin: "str | Pin | Folder", steps: dict[str, Step], store: Store) 
 
 
 def _pinned(pin: Pin, store: Store) -> Artifact:
-    kinds = ("model", "published") if pin.role == "model" else (pin.role,)
     try:
-        return store.get(pin.ref, *kinds)
+        return store.get(pin.ref, *pin.kinds)
     except ConfigError as e:
         raise ConfigError(f"{pin.key}={e}") from None
 
@@ -95,11 +90,11 @@ def _identity(parent: "Step | Artifact | Folder") -> str:
 
 
 def _check_pin(pin: Pin, steps: dict[str, Step], store: Store) -> None:
-    """A pinned artifact must be what this configuration would make in its place."""
+    """An artifact of the stage that it is taken in the place of must be what this configuration makes there."""
     if pin.stage is None:
         return
-    artifact, step = _pinned(pin, store), steps[pin.stage]
-    if artifact.manifest.fingerprint == step.fingerprint:
+    artifact, step = _pinned(pin, store), steps.get(pin.stage)
+    if step is None or artifact.manifest.stage != pin.stage or artifact.manifest.fingerprint == step.fingerprint:
         return
     different = differences(artifact.manifest.payload, shown_in(step.payload))
     what = different[0] if different else "fingerprint"
@@ -109,22 +104,27 @@ def _check_pin(pin: Pin, steps: dict[str, Step], store: Store) -> None:
     )
 
 
-def _check_reference(dpo: Step) -> None:
-    """The reference log-probabilities must be those of the very model and rows that DPO starts from."""
-    reference = dpo.parents["reference"]
-    assert not isinstance(reference, Folder)
-    made_of = (reference.payload if isinstance(reference, Step) else reference.manifest.payload)["parents"]
-    for role in ("model", "examples"):
-        if made_of[role] != dpo.payload["parents"][role]:
-            raise ConfigError(
-                f"stages.dpo.inputs.{role} and stages.dpo.inputs.reference do not belong together: the reference was "
-                f"made of another {role}; pin stages.reference.inputs.{role} to the same, or leave the pins out"
-            )
+def _check_agreement(step: Step) -> None:
+    """Reference log-probabilities must be those of the very model and rows that a training starts from."""
+    key = f"stages.{step.node.stage}.inputs"
+    for role, parent, shared in [
+        (role, parent, step.node.agrees.get(role.partition(".")[0], ())) for role, parent in step.parents.items()
+    ]:
+        if not shared:
+            continue
+        assert not isinstance(parent, Folder)
+        made_of = (parent.payload if isinstance(parent, Step) else parent.manifest.payload).get("parents", {})
+        for other in shared:
+            if made_of.get(other) != step.payload["parents"].get(other):
+                raise ConfigError(
+                    f"{key}.{other} and {key}.{role} do not belong together: the {role} was made of another {other}; "
+                    f"give its stage the same inputs.{other}, or leave these out"
+                )
 
 
 def _decide(step: Step, store: Store) -> None:
     node = step.node
-    found = store.find(node.spec.kind, step.fingerprint)
+    found = store.find(node.kind.makes, step.fingerprint)
     if found is not None:
         verify_looks(found)
         notes = ["code changed"] if found.manifest.code != step.code else []
@@ -133,7 +133,7 @@ def _decide(step: Step, store: Store) -> None:
         step.reason = f"{found.ref} ({', '.join(notes)})" if notes else found.ref
         return
     step.reason = _reason(step, store)
-    work = store.work(node.spec.kind, step.fingerprint)
+    work = store.work(node.kind.makes, step.fingerprint)
     if work is not None and (
         any(work.glob("checkpoints/step-*")) or any(work.glob("parts/*")) or (work / RESULT).is_file()
     ):
@@ -141,14 +141,14 @@ def _decide(step: Step, store: Store) -> None:
         step.reason = "unfinished work of an earlier run"
         if (work / "code").is_file() and (work / "code").read_text() != step.code:
             step.reason += " (code changed)"
-    elif others := store.foreign_work(node.spec.kind, step.fingerprint):
+    elif others := store.foreign_work(node.kind.makes, step.fingerprint):
         step.reason += f" (unfinished work of {', '.join(map(owner_of, others))} is passed over)"
     step.seconds = _estimate(step, store)
 
 
 def _reason(step: Step, store: Store) -> str:
     """The first field in which the newest version of the same name differs."""
-    latest = store.latest(step.node.spec.kind, step.node.name)
+    latest = store.latest(step.node.kind.makes, step.node.name)
     if latest is None:
         return "first time"
     different = differences(latest.manifest.payload, shown_in(step.payload))
@@ -160,23 +160,11 @@ def _reason(step: Step, store: Store) -> str:
 
 
 def _estimate(step: Step, store: Store) -> float:
-    """Seconds: the last time's, scaled by work; without history a guess from the quickstart's figures."""
-    latest = store.latest(step.node.spec.kind, step.node.name)
-    if not isinstance(step.node.job, TrainJob):
-        return latest.manifest.seconds if latest else float(_SECONDS[step.node.stage])
-    tokens = _tokens(identity(step.node.job))
-    if latest:
-        before = max(1, _tokens(latest.manifest.payload["job"]))
-        return _START_UP + max(0.0, latest.manifest.seconds - _START_UP) * tokens / before
-    model = identity(step.node.job.model) if step.node.job.model else {}
-    hidden, layers = model.get("hidden_size", 192), model.get("num_hidden_layers", 3)
-    parameters = float(12 * layers * hidden**2 + 4096 * hidden)
-    return _START_UP + 6 * parameters * tokens / _CPU_FLOPS
-
-
-def _tokens(job: dict[str, Any]) -> int:
-    """Token positions that a training job works through, at most."""
-    stage = job["stage"]
-    by_epochs = (stage["max_rows"] or 1000) * (stage["epochs"] or 1)
-    rows = stage["steps"] * stage["global_batch_size"] if stage["steps"] else by_epochs
-    return int(rows * stage["sequence_length"] * (2 if stage["objective"]["name"] == "dpo" else 1))
+    """Seconds, by the last time where there was one of this name and kind."""
+    latest = store.latest(step.node.kind.makes, step.node.name)
+    job = latest.manifest.payload.get("job") if latest else None
+    before = (job, latest.manifest.seconds) if latest and isinstance(job, dict) else None
+    try:
+        return step.node.kind.estimate(identity(step.node.job), before)
+    except (KeyError, TypeError, ValueError):  # the job of another version of us, whose shape is not ours
+        return step.node.kind.estimate(identity(step.node.job), None)

@@ -7,7 +7,6 @@ worker may stand elsewhere; a data set on the hub is pinned to the commit that i
 import copy
 import dataclasses
 import os
-from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from fmtrain.errors import InputError
@@ -23,14 +22,21 @@ from launch.sources import resolve
 T = TypeVar("T")
 
 
-def referenced_files(group: str, config: Any, used: Sequence[str] | None = None) -> list[Source]:
-    """The files behind the `file` and `files` fields of `config`, of the parts `used` alone where these are given."""
+def referenced_files(job: Any, at: str) -> list[Source]:
+    """The files behind the `file` and `files` fields of a job, whose stage stands at `at`."""
     found = []
-    for one in referenced(config):
-        if used is None or one.key.partition(".")[0] in used:
+    for key, config in _groups(job, at):
+        for one in referenced(config):
             identified = _identify_set if one.is_data_set else _identify
-            found.append(identified(one.value, f"{group}.{one.key}"))
+            source = identified(one.value, f"{key}.{one.key}")
+            found.append(dataclasses.replace(source, name=source.name.replace(f"{BESIDE}{at}.", BESIDE)))  # no identity
     return found
+
+
+def _groups(job: Any, at: str) -> list[tuple[str, Any]]:
+    """The groups of settings in a job, each with the key that it has in the configuration."""
+    values = [(f.name, getattr(job, f.name)) for f in dataclasses.fields(job)]
+    return [(at if name == "stage" else name, value) for name, value in values if dataclasses.is_dataclass(value)]
 
 
 def _identify_set(entry: str, key: str) -> Source:
@@ -51,13 +57,14 @@ def _identify(path: str, key: str) -> Source:
     return identify_folder(path, name) if os.path.isdir(path) else identify(path, name)
 
 
-def absolute(config: T, key: str) -> T:
-    """A copy with absolute paths in its `file` and `files` fields, globs and data sets resolved.
+def absolute(job: T, at: str) -> T:
+    """A copy of a job with absolute paths in its `file` and `files` fields, globs and data sets resolved.
 
-    InputError where nothing matches. `key` is where the configuration stands, e.g. filter: for messages.
+    InputError where nothing matches. `at` is where its stage stands (stages.tokens), for messages.
     """
-    made = copy.deepcopy(config)
-    _resolve(made, f"{key}.")
+    made = copy.deepcopy(job)
+    for key, config in _groups(made, at):
+        _resolve(config, f"{key}.")
     return made
 
 

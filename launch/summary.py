@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fmtrain.kinds.base import MODELS
+from fmtrain.kinds.objectives import Objective
 from fmtrain.run.manifest import Artifact
-from fmtrain.schema.training import TrainJob
 from launch.plan import Step
 from launch.status import DEFAULT_STORE, store_at
 from launch.terminal import duration, table
@@ -44,11 +45,13 @@ def summary(
         spent = f"{seconds[step.node.stage]:.1f}" if step.node.stage in seconds else "reused"
         rows.append((step.node.stage, artifact.ref, spent, str(artifact.path)))
     lines = ["", table(rows), f"in all {total:.1f} s", ""]
-    model = made.get("publish") or next((made[s] for s in ("dpo", "sft", "pretrain") if s in made), None)
+    ordered = [made[step.node.stage] for step in steps]
+    models = [artifact for kind in MODELS for artifact in ordered if artifact.manifest.kind == kind]
+    model = models[-1] if models else None
     if model is not None:
         lines.append(f"model   {model.ref}  {model.path}")
-    if "corpus" in made and (made["corpus"].path / "card.html").is_file():
-        lines.append(f"card    {made['corpus'].path / 'card.html'}")
+    cards = [artifact.path / "card.html" for artifact in ordered]
+    lines += [f"card    {card}" for card in cards if card.is_file()]
     if (run / "report.html").is_file():
         lines.append(f"report  {run / 'report.html'}")
     lines.append(f"run     {run}")
@@ -58,15 +61,13 @@ def summary(
 
 
 def _next(steps: list[Step], model: Artifact, recipe: str, overrides: Sequence[str], store: Path | None) -> list[str]:
-    jobs = {s.node.stage: s.node.job for s in steps}
-    masked = any(isinstance(job, TrainJob) and job.stage.objective.name == "mlm" for job in jobs.values())
-    if masked:
-        prompt = ["import <mask>"]
-    elif "sft" not in jobs and "dpo" not in jobs:
-        prompt = ["--raw", "import "]
-    else:
-        prompt = ["def add(a, b):" if recipe.startswith("quickstart") else "Say hello."]
-    key, values = ("stages.dpo.objective.beta", ("0.2", "0.3")) if "dpo" in jobs else ("seed", ("2", "3"))
+    trained = [(s.node.stage, s.node.job.stage.objective) for s in steps if hasattr(s.node.job.stage, "objective")]
+    prompt = trained[-1][1].prompt if trained else Objective.prompt
+    if recipe.startswith("quickstart") and prompt == Objective.prompt:
+        prompt = ("def add(a, b):",)
+    key, values = "seed", ("2", "3")
+    if betas := [name for name, objective in trained if hasattr(objective, "beta")]:
+        key, values = f"stages.{betas[-1]}.objective.beta", ("0.2", "0.3")
     given = {name.lstrip("+"): value for name, _, value in (o.partition("=") for o in overrides)}
     change = f"{key}={values[0] if given.get(key) != values[0] else values[1]}"
     kept = [o for o in overrides if o.partition("=")[0].lstrip("+") != key]

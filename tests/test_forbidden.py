@@ -141,10 +141,10 @@ def test_a_python_that_we_start_is_given_its_environment() -> None:
 UNHEARD = {
     "data_pipelines/filters/html_worker.py": "its parent reads its stdout",
     "fmtrain/data/template_process.py": "its parent reads its stdout",
+    **{f"fmtrain/kinds/{kind}.py": "names modules" for kind in ("evaluate", "publish", "train")},
     "launch/backends/node.py": "the batch script reads it; what that prints goes to a file, shown through the sink",
     "launch/backends/ray_cluster/keeper.py": "prints to a log, shown through the sink",
     "launch/backends/reaper.py": "says nothing",
-    "launch/graph.py": "names modules",
     "launch/ledger.py": "a tool of this repository's own",
     "launch/turns.py": "as node.py",
 }

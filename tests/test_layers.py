@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FOUNDATION = {"fmtrain", "fmtrain.errors", "fmtrain.redact", "fmtrain.show", "fmtrain.schema", "fmtrain.run"}
+FOUNDATION = {"fmtrain", *(f"fmtrain.{r}" for r in ("errors", "redact", "show", "schema", "run", "kinds"))}
 TRAINING = {
     f"fmtrain.{r}" for r in ("data", "models", "objectives", "checkpoint", "train", "evaluate", "publish", "generate")
 }

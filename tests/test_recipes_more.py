@@ -70,7 +70,7 @@ def test_finetune_leaves_out_what_the_rows_have_nothing_for(tiny_store: Path, tm
     assert not any(line.startswith("dpo ") for line in done.stdout.splitlines())
     wrong = fmtrain("plan", *base)
     assert wrong.returncode == 3 and "data.prompt_key" in wrong.stderr
-    nowhere = fmtrain("plan", "recipe=finetune", f"model.path={tmp_path}", f"data.files={rows}")
+    nowhere = fmtrain("plan", *base, f"model.path={tmp_path}", "data.prompt_key=q", "data.completion_key=a")
     assert nowhere.returncode == 3 and "config.json" in nowhere.stderr
 
 

@@ -34,14 +34,15 @@ from data_pipelines.words import version
 from data_pipelines.write import Survey
 from fmtrain import redact
 from fmtrain.errors import ConfigError, InputError
+from fmtrain.kinds.corpus import CorpusJob
 from fmtrain.run.remote import is_url, plain
 from fmtrain.run.sources import BESIDE
 from fmtrain.run.stage import Source, Stage
 from fmtrain.run.storage import read_json, write_json
 from fmtrain.run.worker import Result, announce, tell
 from fmtrain.schema import plugins
-from fmtrain.schema.corpus import CorpusJob, Plugin
 from fmtrain.schema.load import dump, identity, load
+from fmtrain.schema.plugins import Plugin
 
 MB = 1_000_000
 
@@ -58,7 +59,7 @@ def run(stage: Stage) -> Result:
     key = parts_key({"job": identity(job), "sources": known, "tasks": tasks, "versions": versions, "refs": stage.refs})
     with Scheduler(stage, key) as scheduler:
         parts, account = _read(scheduler, job, inputs, earlier, tasks)
-        copies = deduplicate(scheduler, job.dedup, parts, job.seed, job.filter.words)
+        copies = deduplicate(scheduler, job.dedup, parts, job.dedup.seed, job.filter.words)
         copies, cuts = spans.cut(scheduler, job.dedup, parts, copies, job.filter.words)
         found = _survey(scheduler, job, parts, copies)
         _add_copies(account, job, copies, found)

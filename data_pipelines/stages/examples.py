@@ -19,10 +19,10 @@ from data_pipelines.rows import Message, PreferenceRow, SftRow, Unfit, normalise
 from data_pipelines.sources import is_heldout
 from data_pipelines.stages.tokenizer import load
 from fmtrain.errors import InputError
+from fmtrain.kinds.examples import ExamplesJob, ExamplesStage
 from fmtrain.run.rows import Tally, read_rows
 from fmtrain.run.stage import Stage
 from fmtrain.run.worker import Progress, Result, tell
-from fmtrain.schema.corpus import ExamplesJob, ExamplesStage
 from fmtrain.schema.rows import FORMS
 from fmtrain.schema.sources import Rows
 
@@ -61,7 +61,7 @@ def _tell(stage: Stage, examples: Examples, counts: dict[str, Any]) -> None:
         given = {"unfit (unfit.jsonl says why)": counts["unfit"], "repeated": counts["repeated"]}
         for kind, name in (("SFT", "sft"), ("preference", "preference")):
             train, heldout = (counts[f"{name}_{split}"] for split in SPLITS)
-            given[f"beyond stages.examples.max_{name}_rows or max_heldout_rows"] = (
+            given[f"beyond stages.{stage.stage}.max_{name}_rows or max_heldout_rows"] = (
                 counts[f"{name}_rows"] - train - heldout
             )
             given |= {f"{kind} rows held out": heldout, f"{kind} rows to train on": train}
@@ -145,7 +145,7 @@ def _no_function(stage: Stage, read: int, left_out: Counter[str], limits: Exampl
         f"{stage.input('corpus')}: none of its {read} documents gives a Python function with a docstring to train on, "
         f"a prompt of {limits.min_prompt}-{limits.max_prompt} and a body of {limits.min_response}-"
         f"{limits.max_response} characters ({reasons}). Where the corpus is not Python, leave out what needs examples: "
-        "stages.examples=null, and sft, reference and dpo likewise"
+        f"stages.{stage.stage}=null, and what descends from it"
     )
 
 

@@ -21,10 +21,10 @@ from data_pipelines.encoding import Encoder, Ids
 from data_pipelines.folder import load, marks
 from data_pipelines.token_shards import ShardWriter
 from fmtrain.errors import ConfigError, InputError
+from fmtrain.kinds.tokens import TokensJob, TokensStage
 from fmtrain.run.stage import Stage
 from fmtrain.run.storage import sha256_file, write_json
 from fmtrain.run.worker import Progress, Result, announce, tell
-from fmtrain.schema.corpus import TokensJob, TokensStage
 from fmtrain.schema.mixture import check, is_plain, weights
 
 MEGATRON_PREFIX = "megatron/text_document"  # as preprocess_data.py names what it makes of the key `text`
@@ -89,7 +89,7 @@ class _Tally:
 def run(stage: Stage) -> Result:
     job = stage.job_as(TokensJob)
     folder = stage.input("tokenizer")
-    check(job.stage.mixture)
+    check(job.stage.mixture, f"stages.{stage.stage}")
     if job.stage.from_megatron:
         return _from_megatron(stage, job.stage, folder)
     tokenizer = load(folder)
@@ -111,7 +111,7 @@ def run(stage: Stage) -> Result:
             _later_passes(blend, writer, copy, written)
     (stage.work_dir / "written").unlink()
     if not writer.documents:
-        raise InputError(f"{stage.input('corpus')} has no training documents; loosen the corpus's filter")
+        raise InputError(f"{stage.several('corpus')[0]} has no training documents; loosen the corpus's filter")
     start = around.end if around.start is None else around.start
     writer.write_index(
         vocab_size=encoder.vocab_size,
@@ -123,20 +123,26 @@ def run(stage: Stage) -> Result:
     return _result(stage, writer, tally, blend)
 
 
+def _training(stage: Stage) -> Iterator[Document]:
+    """The training documents of one corpus after the other."""
+    return (document for folder in stage.several("corpus") for document in documents(folder, "train"))
+
+
 def _plan(stage: Stage, config: TokensStage, encoder: Encoder) -> _Blend | None:
     """The plan, printed and written down before anything is tokenized; None where every document goes once."""
     if is_plain(config.mixture):
         return None
-    survey = mixture.Survey(weights(config.mixture), config.mixture.seed)
+    at = f"stages.{stage.stage}"
+    survey = mixture.Survey(weights(config.mixture, at), config.mixture.seed)
     progress = Progress(stage, "documents surveyed")
-    for number, document in enumerate(documents(stage.input("corpus"), "train"), 1):
+    for number, document in enumerate(_training(stage), 1):
         survey.add(document)
         progress.update(number)
 
     def count(texts: list[str]) -> int:
         return sum(len(e) for e in encoder.tokenizer.encode_batch_fast(texts, add_special_tokens=False))
 
-    shares = mixture.plan(config.mixture, survey, count, encoder.marks_per_document)
+    shares = mixture.plan(config.mixture, survey, count, encoder.marks_per_document, at)
     announce(stage, mixture.table(shares, survey.left_out))
     write_json(stage.out / "mixture.json", mixture.record(shares, survey.left_out))
     return _Blend(shares, survey.matcher, config.mixture.seed, survey.left_out)
@@ -147,7 +153,7 @@ def _first_pass(stage: Stage, encoder: Encoder, blend: _Blend | None) -> Iterato
     places: deque[tuple[int, int]] = deque()  # of the documents that are being encoded
 
     def wanted() -> Iterator[Document]:
-        for document in documents(stage.input("corpus"), "train"):
+        for document in _training(stage):
             place = blend.place(document) if blend else (0, 0)
             if place is not None:
                 places.append(place)
@@ -214,14 +220,15 @@ def _result(stage: Stage, writer: ShardWriter, tally: _Tally, blend: _Blend | No
 
 
 def _from_megatron(stage: Stage, config: TokensStage, folder: Path) -> Result:
+    at = f"stages.{stage.stage}"
     if not is_plain(config.mixture):
-        raise ConfigError("stages.tokens.mixture needs a corpus's sources; from_megatron takes datasets as they are")
+        raise ConfigError(f"{at}.mixture needs a corpus's sources; from_megatron takes datasets as they are")
     given = {Path(path) for path in config.from_megatron}
     datasets = [path for path in given if path.suffix == ".bin"]
     if given != {file for path in datasets for file in (path, path.with_suffix(".idx"))}:
         raise ConfigError(
-            f"stages.tokens.from_megatron={config.from_megatron}: expected PREFIX.bin and PREFIX.idx of each dataset, "
-            "since the content of both is what the tokens are known by; e.g. stages.tokens.from_megatron='PREFIX.*'"
+            f"{at}.from_megatron={config.from_megatron}: expected PREFIX.bin and PREFIX.idx of each dataset, "
+            f"since the content of both is what the tokens are known by; e.g. {at}.from_megatron='PREFIX.*'"
         )
     writer = megatron.convert(datasets, stage.out, folder, config.shard_tokens)
     return Result(

@@ -3,13 +3,14 @@
 Knows the format and rows of a fixed length; knows neither the tokenizer nor what is trained on the rows.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fmtrain.errors import InputError, StoreError
+from fmtrain.errors import ConfigError, InputError, StoreError
 from fmtrain.run.storage import read_json
 
 _DTYPES: dict[str, np.dtype[np.unsignedinteger]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
@@ -61,6 +62,23 @@ def read_index(folder: Path) -> TokenIndex:
     return index
 
 
+def joined(folders: Sequence[Path]) -> TokenIndex:
+    """The shards of several folders as those of one; ConfigError where two were made with different tokenizers."""
+    first, *others = [read_index(folder) for folder in folders]
+    for folder, other in zip(folders[1:], others, strict=True):
+        if other.tokenizer_sha256 != first.tokenizer_sha256:
+            raise ConfigError(
+                f"{folders[0]} and {folder} were made with different tokenizers (SHA-256 {first.tokenizer_sha256} and "
+                f"{other.tokenizer_sha256}); make both with one"
+            )
+    return replace(
+        first,
+        total_tokens=first.total_tokens + sum(o.total_tokens for o in others),
+        documents=first.documents + sum(o.documents for o in others),
+        shards=[*first.shards, *(shard for o in others for shard in o.shards)],
+    )
+
+
 def _open(path: Path, dtype: np.dtype[np.unsignedinteger], tokens: int) -> NDArray[np.unsignedinteger]:
     _size(path, tokens * dtype.itemsize, f"{tokens} tokens of {dtype.itemsize} bytes")
     return np.memmap(path, dtype=dtype, mode="r") if tokens else np.empty(0, dtype)  # an empty file cannot be mapped
@@ -79,18 +97,19 @@ class TokenRows:
     """Rows of `sequence_length` targets: documents run on, also from one shard into the next (packing=concat).
 
     Row i is tokens [i * sequence_length, (i + 1) * sequence_length] of the stream, the last one being the next row's
-    first: every token but the stream's first is a target once. What does not fill the last row is left out.
+    first: every token but the stream's first is a target once. What does not fill the last row is left out. Several
+    folders are one stream, in their order.
     """
 
-    def __init__(self, folder: Path, sequence_length: int) -> None:
-        self.index = read_index(folder)
+    def __init__(self, folders: Sequence[Path], sequence_length: int) -> None:
+        self.index = joined(folders)
         self.sequence_length = sequence_length
         self._starts = np.cumsum([0] + [len(s) for s in self.index.shards])  # (shards + 1,)
         self._len = max(0, (self.index.total_tokens - 1) // sequence_length)
         if self._len == 0:
             raise InputError(
-                f"{folder} has {self.index.total_tokens} tokens, fewer than one row of {sequence_length} + 1; "
-                "give more text, or a smaller sequence_length"
+                f"{', '.join(map(str, folders))} has {self.index.total_tokens} tokens, fewer than one row of "
+                f"{sequence_length} + 1; give more text, or a smaller sequence_length"
             )
         self.counts = {
             "rows": self._len,

@@ -6,13 +6,13 @@ from fmtrain.run.worker import Result, main
 
 
 def run(stage: Stage) -> Result:
-    """Dispatch on the stage's name."""
+    """Dispatch on what is made."""
     from fmtrain.evaluate import evaluate, reference  # here, where it dies with its parent: it takes seconds
 
-    stages = {"reference": reference.run, "evaluate": evaluate.run}
-    if stage.stage not in stages:
-        raise ConfigError(f"fmtrain.evaluate runs the stages {', '.join(stages)}, not {stage.stage!r}")
-    return stages[stage.stage](stage)
+    makers = {"reference": reference.run, "evaluation": evaluate.run}
+    if stage.kind not in makers:
+        raise ConfigError(f"fmtrain.evaluate makes {', '.join(makers)}, and no {stage.kind}")
+    return makers[stage.kind](stage)
 
 
 if __name__ == "__main__":

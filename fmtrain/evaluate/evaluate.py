@@ -36,14 +36,14 @@ from fmtrain.evaluate.intervals import Bootstrap
 from fmtrain.evaluate.records import Evaluation, ModelRecord, Sample
 from fmtrain.evaluate.responses import Limits
 from fmtrain.evaluate.scoring import numerics, row_length, text_tokens, use_all_cpus, window_length
+from fmtrain.kinds.evaluate import EvaluateJob, EvaluateStage, Scored
 from fmtrain.models import load_model, load_tokenizer
 from fmtrain.models.device import device
+from fmtrain.run.manifest import FILE, read_manifest
 from fmtrain.run.stage import Stage
 from fmtrain.run.storage import read_json, write_text
 from fmtrain.run.worker import Progress, Result, tell
-from fmtrain.schema.evaluation import EvaluateJob, EvaluateStage
 
-MODELS = ("base", "pretrain", "sft", "dpo")  # roles, in the order of a lineage
 TEMPERATURE = 0.8  # of the sampled continuations
 PROMPT_CHARACTERS = 160  # of a held-out document that a text sample continues
 GAP_EVERY = 8  # tokens; a masked sample hides one in so many
@@ -61,7 +61,9 @@ class Data:
     sft: dict[str, SftText] = field(default_factory=dict)
     pairs: list[PairText] = field(default_factory=list)
     pair_rows: dict[str, dict[str, PreferenceRow]] = field(default_factory=dict)  # model -> id -> tokens
-    reference: dict[str, tuple[float, float]] = field(default_factory=dict)
+    references: dict[str, dict[str, tuple[float, float]]] = field(
+        default_factory=dict
+    )  # model -> id -> chosen, rejected
 
 
 @dataclass
@@ -95,23 +97,22 @@ def run(stage: Stage) -> Result:
     """Write evaluation.json and report.html."""
     job = stage.job_as(EvaluateJob)
     threads = use_all_cpus()
-    present = [name for name in MODELS if name in stage.inputs]
-    tasks = {name: task_of(stage.input(name)) for name in present}
+    tasks = {model.name: task_of(stage.input(model.role)) for model in job.models}
     found = Evaluation(
         name=stage.name,
         fingerprint=stage.fingerprint,
         refs=dict(sorted(stage.refs.items())),
-        settings={"seed": job.seed, "beta": job.beta, **_settings(job.stage)},
+        settings={"seed": job.seed, **_betas(job), **_settings(job.stage)},
     )
     data = read_data(stage, job, tasks, found)
     found.funnel = funnel(stage.input("corpus")) if "corpus" in stage.inputs else []
-    total = len(present) * (sum(d.bytes for d in data.documents) + ROW_BYTES * (len(data.sft) + 2 * len(data.pairs)))
+    total = len(tasks) * (sum(d.bytes for d in data.documents) + ROW_BYTES * (len(data.sft) + 2 * len(data.pairs)))
     bootstrap = Bootstrap(job.stage.bootstrap, job.seed)
     work = Work(stage, job.stage, bootstrap, data, found, Progress(stage, "bytes scored", total or None))
-    for name in present:
-        one_model(work, name, stage.input(name), tasks[name], stage.refs.get(name, ""))
+    for model in job.models:
+        one_model(work, model, stage.input(model.role), tasks[model.name], stage.refs.get(model.role, ""))
     work.progress.update(total, force=True)
-    text_table(work, present, stage)
+    text_table(work, job.models, stage)
     preference_tables(work)
     records.write(stage.out, found)
     write_text(stage.out / "report.html", report.render(found))
@@ -124,8 +125,8 @@ def read_data(stage: Stage, job: EvaluateJob, tasks: dict[str, Literal["causal",
     """All inputs but the models' weights; InputError where there is nothing to evaluate, or nothing to do it on."""
     if not tasks:
         raise InputError(
-            f"stage {stage.stage} was given no model (any of {', '.join(MODELS)}): nothing to evaluate; "
-            "add a training stage, or leave this one out: stages.evaluate=null"
+            f"stage {stage.stage} was given no model: nothing to evaluate; add a training stage, or leave this one "
+            f"out: stages.{stage.stage}=null"
         )
     data = Data(job.template_date)
     if "corpus" in stage.inputs:
@@ -136,7 +137,7 @@ def read_data(stage: Stage, job: EvaluateJob, tasks: dict[str, Literal["causal",
         index = read_index(stage.input("tokens"))
         data.counts, data.marks = token_counts(stage.input("tokens")), [index.bos_token_id, index.eos_token_id]
     if "examples" in stage.inputs and "causal" in tasks.values():
-        read_examples(stage, job.stage, [n for n, task in tasks.items() if task == "causal"], data, found)
+        read_examples(stage, job, [m for m in job.models if tasks[m.name] == "causal"], data, found)
     if not (data.documents or data.sft or data.pairs):
         raise InputError(
             f"stage {stage.stage}: its inputs ({', '.join(sorted(stage.inputs))}) hold no held-out document, no "
@@ -152,24 +153,26 @@ def read_data(stage: Stage, job: EvaluateJob, tasks: dict[str, Literal["causal",
     return data
 
 
-def read_examples(stage: Stage, job: EvaluateStage, models: list[str], data: Data, found: Evaluation) -> None:
+def read_examples(stage: Stage, whole: EvaluateJob, models: list[Scored], data: Data, found: Evaluation) -> None:
     """Rows as text, and the pairs that fit every model (and have a reference where there is one)."""
+    job = whole.stage
     data.examples = stage.input("examples")
     data.sft = sft_texts(data.examples)
     pairs = pair_texts(data.examples)
     too_long: set[str] = set()
-    for name in models:
-        tokenizer = load_tokenizer(stage.input(name))
+    for model in models:
+        tokenizer = load_tokenizer(stage.input(model.role))
         fix_date(tokenizer, data.template_date)
         path = data.examples / "preference.heldout.jsonl"
-        length = row_length(stage.input(name), job.example_length)
+        length = row_length(stage.input(model.role), job.example_length)
         usable = {row.id: row for row in preference_rows(path, tokenizer, length).rows}
         too_long |= set(pairs) - set(usable)
-        data.pair_rows[name] = usable
+        data.pair_rows[model.name] = usable
     missing: set[str] = set()
-    if "reference" in stage.inputs and "dpo" in models:
-        data.reference = preference.reference_scores(stage.input("reference"))
-        missing = set(pairs) - set(data.reference) - too_long
+    for model in models:
+        if (folder := reference_of(stage, model)) is not None:
+            data.references[model.name] = preference.reference_scores(folder)
+            missing |= set(pairs) - set(data.references[model.name]) - too_long
     data.pairs = limit_a_kind([p for p in pairs.values() if p.id not in too_long | missing], job.max_rows)
     found.counts |= {"preference_too_long": len(too_long), "preference_no_reference": len(missing)}
     gone = {
@@ -185,8 +188,21 @@ def read_examples(stage: Stage, job: EvaluateStage, models: list[str], data: Dat
     found.synthetic = bool(kinds - {preference.GIVEN})
 
 
-def one_model(work: Work, name: str, folder: Path, task: Literal["causal", "masked"], ref: str) -> None:
+def reference_of(stage: Stage, model: Scored) -> Path | None:
+    """The reference that a model was trained against, among those that are given; None where it was against none."""
+    given = [stage.input(role) for role in stage.inputs if role.partition(".")[0] == "reference"]
+    if model.beta is None or not given:
+        return None
+    trained = stage.input(model.role)
+    if not (trained / FILE).is_file():  # no artifact of a store
+        return given[0] if len(given) == 1 else None
+    wanted = read_manifest(trained).parents.get("reference", {}).get("fingerprint")
+    return next((folder for folder in given if read_manifest(folder).fingerprint == wanted), None)
+
+
+def one_model(work: Work, scored: Scored, folder: Path, task: Literal["causal", "masked"], ref: str) -> None:
     """Everything that needs a model's weights."""
+    name = scored.name
     tokenizer = load_tokenizer(folder)
     fix_date(tokenizer, work.data.template_date)
     model = load_model(folder, task, tokenizer).to(device())
@@ -208,11 +224,11 @@ def one_model(work: Work, name: str, folder: Path, task: Literal["causal", "mask
     if data.pairs:
         rows = [data.pair_rows[name][p.id] for p in data.pairs]
         scores = preference.score_pairs(model, rows, job.batch_size, work.advance_rows)
-        work.columns += preference.model_columns(name, scores, baseline=name != "dpo")
-        if name == "dpo" and data.reference:
-            columns = preference.implicit_reward(scores, [data.reference[p.id] for p in data.pairs])
+        work.columns += preference.model_columns(name, scores, baseline=scored.beta is None)
+        if name in data.references:
+            columns = preference.implicit_reward(name, scores, [data.references[name][p.id] for p in data.pairs])
             work.columns.append(columns)
-    work.found.samples += causal_samples(work, name, model, tokenizer)
+    work.found.samples += causal_samples(work, scored, model, tokenizer)
 
 
 def response_score(
@@ -256,10 +272,12 @@ def masked_model(work: Work, name: str, model: PreTrainedModel, tokenizer: PreTr
         work.found.samples.append(Sample(name, "masked", "first guess", prompt, filled))
 
 
-def causal_samples(work: Work, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[Sample]:
+def causal_samples(
+    work: Work, scored: Scored, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> list[Sample]:
     """Chats for models that saw chats (and for a base model where there are rows), else the start of documents."""
     job, data = work.job, work.data
-    chat = bool(data.sft) and name != "pretrain"
+    chat = bool(data.sft) and scored.chats
     if chat:
         room = window_length(model, job.example_length) - job.sample_tokens
         prompts, shown = chat_prompts(tokenizer, data.sft, room, job.samples)
@@ -272,7 +290,7 @@ def causal_samples(work: Work, name: str, model: PreTrainedModel, tokenizer: Pre
             model, tokenizer, prompts, job.sample_tokens, temperature, work.bootstrap.seed
         )
         form = "chat" if chat else "text"
-        found += [Sample(name, form, sampling, p, c) for p, c in zip(shown, written, strict=True)]
+        found += [Sample(scored.name, form, sampling, p, c) for p, c in zip(shown, written, strict=True)]
     return found
 
 
@@ -301,22 +319,23 @@ def _start(document: str) -> str:
     return start[: start.rfind("\n") + 1] or start
 
 
-def text_table(work: Work, present: list[str], stage: Stage) -> None:
+def text_table(work: Work, models: list[Scored], stage: Stage) -> None:
     """Models and baselines on held-out text, and the verdicts against gzip and xz."""
     data, found = work.data, work.found
     if not data.documents or not work.costs:
         return
     baselines = text.compressor_costs(data.documents)
     if data.counts is not None:
-        fitting = (load_tokenizer(stage.input(n)) for n in present)
+        fitting = (load_tokenizer(stage.input(model.role)) for model in models)
         tokenizer = next((t for t in fitting if len(t) == len(data.counts)), None)
         if tokenizer is not None:
             baselines.append(text.unigram_costs(data.counts, data.marks, tokenizer, data.documents))
+    readers = {model.name for model in models if model.reads}
     found.text = [text.score(c, data.documents, work.bootstrap) for c in [*work.costs, *baselines]]
     found.verdicts += [
         text.verdict(costs, baseline, data.documents, work.bootstrap)
         for costs in work.costs
-        if costs.name in ("base", "pretrain")
+        if costs.name in readers
         for baseline in baselines[:2]
     ]
 
@@ -331,10 +350,10 @@ def preference_tables(work: Work) -> None:
     shown = kinds_shown(data.pairs)
     found.preferences = [preference.score(c, data.pairs, k, work.bootstrap) for k in shown for c in columns]
     found.counts |= {f"preference_pairs_{k}": sum(p.kind == k for p in data.pairs) for k in kinds}
-    if any(c.scorer == preference.IMPLICIT for c in columns):
+    for ours in (c for c in columns if c.scorer.endswith(preference.IMPLICIT)):
         for kind in found.heldout_kinds or shown[-1:]:
             heldout = kind in found.heldout_kinds
-            found.verdicts.append(preference.verdict(columns, data.pairs, kind, heldout, work.bootstrap))
+            found.verdicts.append(preference.verdict(ours, columns, data.pairs, kind, heldout, work.bootstrap))
 
 
 def kinds_shown(pairs: list[PairText]) -> list[str]:
@@ -359,12 +378,18 @@ def headline(found: Evaluation) -> dict[str, Any]:
     for r in found.responses:
         metrics[f"{r.name}_response_nats_per_token"] = r.nats_per_token.value
     for p in found.preferences:
-        if p.scorer == preference.IMPLICIT:
-            metrics[f"dpo_accuracy_{p.kind}"] = p.accuracy.value
+        if p.scorer.endswith(preference.IMPLICIT):
+            name = p.scorer.removesuffix(preference.IMPLICIT)
+            metrics[f"{name}_accuracy_{p.kind}"] = p.accuracy.value
             if found.heldout_kinds[:1] == [p.kind]:
-                metrics["dpo_heldout_kind_accuracy"] = p.accuracy.value
+                metrics[f"{name}_heldout_kind_accuracy"] = p.accuracy.value
     metrics["verdicts"] = [v.sentence for v in found.verdicts]
     return metrics
+
+
+def _betas(job: EvaluateJob) -> dict[str, float]:
+    betas = {model.name: model.beta for model in job.models if model.beta is not None}
+    return {"beta" if len(betas) == 1 else f"beta of {name}": beta for name, beta in betas.items()}
 
 
 def _settings(job: EvaluateStage) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from fmtrain.evaluate.scoring import Scored, score_rows
 
 ALL = "all"
 GIVEN = "given"  # the kind of pairs that a user brought; every other kind is a corruption that a program made
-IMPLICIT = "dpo: implicit reward"
+IMPLICIT = ": implicit reward"  # ends the name of such a scorer, which begins with its model's
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ def model_columns(name: str, scores: PairScores, baseline: bool) -> list[Column]
     ]
 
 
-def implicit_reward(scores: PairScores, reference: Sequence[tuple[float, float]]) -> Column:
+def implicit_reward(name: str, scores: PairScores, reference: Sequence[tuple[float, float]]) -> Column:
     """The reward that DPO trains, but for beta > 0: policy minus reference log-probability (Rafailov et al. 2023)."""
     margins = [
         (c.logprob - ref_c) - (r.logprob - ref_r)
         for c, r, (ref_c, ref_r) in zip(scores.chosen, scores.rejected, reference, strict=True)
     ]
-    return Column(IMPLICIT, False, margins)
+    return Column(f"{name}{IMPLICIT}", False, margins)
 
 
 def trivial_columns(pairs: Sequence[PairText]) -> list[Column]:
@@ -118,10 +118,9 @@ def _points(column: Column, pairs: Sequence[PairText], kind: str) -> tuple[list[
 
 
 def verdict(
-    columns: Sequence[Column], pairs: Sequence[PairText], kind: str, heldout: bool, bootstrap: Bootstrap
+    ours: Column, columns: Sequence[Column], pairs: Sequence[PairText], kind: str, heldout: bool, bootstrap: Bootstrap
 ) -> Verdict:
-    """Whether the implicit reward beats every baseline on `kind`, in a sentence that follows from the numbers."""
-    ours = next(c for c in columns if c.scorer == IMPLICIT)
+    """Whether an implicit reward beats every baseline on `kind`, in a sentence that follows from the numbers."""
     mine = score(ours, pairs, kind, bootstrap)
     rivals = [score(c, pairs, kind, bootstrap) for c in columns if c.baseline]
     if not rivals:
@@ -133,12 +132,13 @@ def verdict(
     difference = bootstrap.grouped(groups, gap, [1.0] * len(gap))
     holds = mine.accuracy.value > best.accuracy.value
     what = f"the held-out kind {kind}" if heldout else f"held-out pairs ({kind})"
+    name = ours.scorer.removesuffix(IMPLICIT)
     noise = " The difference is within noise." if difference.low <= 0 <= difference.high else ""
     return Verdict(
-        subject=f"implicit reward on {kind}",
+        subject=f"{ours.scorer} on {kind}",
         holds=holds,
         sentence=(
-            f"On {what} the DPO model's implicit reward is right in {_percent(mine.accuracy.value)} of {mine.pairs} "
+            f"On {what} the implicit reward of {name} is right in {_percent(mine.accuracy.value)} of {mine.pairs} "
             f"pairs [{_percent(mine.accuracy.low)}, {_percent(mine.accuracy.high)}]; the best baseline, "
             f"{best.scorer}, in {_percent(best.accuracy.value)}: it {'does' if holds else 'does not'} beat every "
             f"baseline (by {100 * difference.value:+.1f} points "

@@ -10,12 +10,12 @@ from fmtrain.data.templates import fix_date
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.evaluate.preference import score_pairs
 from fmtrain.evaluate.scoring import numerics, row_length, use_all_cpus
+from fmtrain.kinds.reference import ReferenceJob
 from fmtrain.models import load_model, load_tokenizer
 from fmtrain.models.device import device
 from fmtrain.run.stage import Stage
 from fmtrain.run.storage import write_text
 from fmtrain.run.worker import Progress, Result, tell
-from fmtrain.schema.evaluation import ReferenceJob
 
 FILE = "reference.jsonl"
 
@@ -31,8 +31,8 @@ def run(stage: Stage) -> Result:
     longest = row_length(folder, job.sequence_length)
     if longest < job.sequence_length:
         raise ConfigError(
-            f"stages.reference.sequence_length={job.sequence_length} is beyond the model's positions, which hold rows "
-            f"of at most {longest} tokens (padded to a multiple of 8); lower it, and that of stages.dpo with it"
+            f"stages.{stage.stage}.sequence_length={job.sequence_length} is beyond the model's positions, which hold "
+            f"rows of at most {longest} tokens (padded to a multiple of 8); lower it, and that of its training"
         )
     model = load_model(folder, "causal", tokenizer).to(device())
     rows: list[PreferenceRow] = []
@@ -46,9 +46,9 @@ def run(stage: Stage) -> Result:
         check_refused(found, job.max_refused_fraction, f"stages.{stage.stage}.max_refused_fraction")
     if not rows:
         raise InputError(
-            f"{stage.input('examples')} gives no preference row of at most stages.reference.sequence_length="
+            f"{stage.input('examples')} gives no preference row of at most stages.{stage.stage}.sequence_length="
             f"{job.sequence_length} tokens ({counts['train_too_long'] + counts['heldout_too_long']} are longer); "
-            "give a larger one or other rows, or leave out dpo: stages.reference=null stages.dpo=null"
+            f"give a larger one or other rows, or leave it and its training out: stages.{stage.stage}=null"
         )
     progress = Progress(stage, "responses", 2 * len(rows))
     done = 0

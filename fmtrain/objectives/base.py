@@ -11,11 +11,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from fmtrain.errors import ConfigError
+from fmtrain.kinds.objectives import Objective as ObjectiveConfig
+from fmtrain.kinds.train import TrainJob
 from fmtrain.models.build import Task
 from fmtrain.run.stage import Stage
 from fmtrain.run.storage import sha256_file
-from fmtrain.schema.training import Objective as ObjectiveConfig
-from fmtrain.schema.training import TrainJob
 
 Batch = dict[
     str, Tensor
@@ -126,7 +126,7 @@ def require_tokenizer(made_with: str, stage: Stage) -> None:
     found = sha256_file(file) if file.is_file() else "absent"
     if found != made_with:
         raise ConfigError(
-            f"stages.{stage.stage}: the tokens in {stage.input('tokens')} were made with a tokenizer.json of SHA-256 "
-            f"{made_with}, and {file} is {found}; make the tokens with this tokenizer, or give the one they were made "
-            "with"
+            f"stages.{stage.stage}: the tokens in {stage.several('tokens')[0]} were made with a tokenizer.json of "
+            f"SHA-256 {made_with}, and {file} is {found}; make the tokens with this tokenizer, or give the one that "
+            "they were made with"
         )

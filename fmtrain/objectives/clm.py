@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from fmtrain.data.shards import TokenRows
+from fmtrain.kinds.train import TrainJob
 from fmtrain.objectives.base import (
     Batch,
     CollateContext,
@@ -20,12 +21,11 @@ from fmtrain.objectives.base import (
 )
 from fmtrain.objectives.logprob import nats
 from fmtrain.run.stage import Stage
-from fmtrain.schema.training import TrainJob
 
 
 def rows(stage: Stage, job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> TokenRows:
     require_packing(job, "concat", stage.stage)
-    found = TokenRows(stage.input("tokens"), job.stage.sequence_length)
+    found = TokenRows(stage.several("tokens"), job.stage.sequence_length)
     require_vocabulary(found.index.vocab_size, tokenizer)
     require_tokenizer(found.index.tokenizer_sha256, stage)
     return found

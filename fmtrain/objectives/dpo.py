@@ -11,10 +11,11 @@ from transformers import PreTrainedTokenizerBase
 from fmtrain.data.padding import pad_encoded
 from fmtrain.data.rows import PreferenceRow, Selected, check_refused, preference_rows, read_jsonl, require
 from fmtrain.errors import InputError, StoreError
+from fmtrain.kinds.objectives import Dpo
+from fmtrain.kinds.train import TrainJob
 from fmtrain.objectives.base import Batch, CollateContext, Forward, Terms, require_packing
 from fmtrain.objectives.logprob import sequence_logprobs
 from fmtrain.run.stage import Stage
-from fmtrain.schema.training import Dpo, TrainJob
 
 FILE = "preference.train.jsonl"
 
@@ -47,7 +48,7 @@ def join_reference(preferences: Sequence[PreferenceRow], path: Path, stage: str)
     if missing:
         raise InputError(
             f"{path} lacks {len(missing)} of the {len(preferences)} rows of stage {stage}, {missing[0]!r} first: "
-            f"give stages.reference.sequence_length and stages.reference.max_rows the values of stages.{stage}"
+            f"give the stage that made it the sequence_length and the max_rows of stages.{stage}"
         )
     pairs = []
     for row in preferences:

@@ -12,6 +12,8 @@ from fmtrain.data.ends import Ends, ends_of, with_ends
 from fmtrain.data.padding import IGNORED
 from fmtrain.data.shards import TokenRows
 from fmtrain.errors import ConfigError
+from fmtrain.kinds.objectives import Mlm
+from fmtrain.kinds.train import TrainJob
 from fmtrain.objectives.base import (
     Batch,
     CollateContext,
@@ -23,7 +25,6 @@ from fmtrain.objectives.base import (
 )
 from fmtrain.objectives.logprob import nats
 from fmtrain.run.stage import Stage
-from fmtrain.schema.training import Mlm, TrainJob
 
 _MASKED, _RANDOM = 0.8, 0.1  # of the chosen positions; the rest keep their token
 
@@ -51,7 +52,7 @@ def rows(stage: Stage, job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> Mas
             "set mask_token in its tokenizer_config.json, or take objective clm"
         )
     ends = ends_of(tokenizer)
-    found = TokenRows(stage.input("tokens"), job.stage.sequence_length - ends.count)
+    found = TokenRows(stage.several("tokens"), job.stage.sequence_length - ends.count)
     require_vocabulary(found.index.vocab_size, tokenizer)
     require_tokenizer(found.index.tokenizer_sha256, stage)
     return MaskedRows(found, ends, found.counts)

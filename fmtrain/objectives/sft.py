@@ -8,10 +8,10 @@ from transformers import PreTrainedTokenizerBase
 
 from fmtrain.data.padding import pad_encoded
 from fmtrain.data.rows import Selected, SftRow, check_refused, require, sft_rows
+from fmtrain.kinds.train import TrainJob
 from fmtrain.objectives.base import Batch, CollateContext, Forward, Terms, require_packing
 from fmtrain.objectives.logprob import token_logprobs
 from fmtrain.run.stage import Stage
-from fmtrain.schema.training import TrainJob
 
 FILE = "sft.train.jsonl"
 

@@ -22,11 +22,15 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
         for key in sorted(set(old) | set(new)):
             where = f"{path}.{key}" if path else key
             if key not in old or key not in new:
-                found.append(f"{where}: {_short(old.get(key))} -> {_short(new.get(key))}")
+                found.append(f"{where}: {_of(old, key)} -> {_of(new, key)}")
             else:
                 found += differences(old[key], new[key], where)
         return found
     return [] if old == new else [f"{path}: {_short(old)} -> {_short(new)}"]
+
+
+def _of(data: dict[str, Any], key: str) -> str:
+    return _short(data[key]) if key in data else "not there"
 
 
 def _short(value: Any) -> str:

@@ -64,6 +64,12 @@ class Stage:
     def input(self, role: str) -> Path:
         return Path(self.inputs[role])
 
+    def several(self, role: str) -> list[Path]:
+        """The folders of a role that may have been given more than one (`role.0`, `role.1`, ..), in order."""
+        if role in self.inputs:
+            return [self.input(role)]
+        return [self.input(f"{role}.{n}") for n in range(len(self.inputs)) if f"{role}.{n}" in self.inputs]
+
     @property
     def work_dir(self) -> Path:
         return Path(self.work)

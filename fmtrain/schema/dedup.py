@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fmtrain.schema.fields import MISSING, items
-from fmtrain.schema.limits import Limits, Positive, Share
+from fmtrain.schema.limits import Count, Limits, Positive, Share
+from fmtrain.schema.options import options
 
 STEPS = ("exact", "normalised", "url", "minhash", "paragraphs", "lines", "substring")
 
@@ -33,5 +34,9 @@ class Dedup:
     substring_words: Annotated[int, Limits(least=5, greatest=1_000_000)] = 50
     # cut the repeated span, or drop the document
     substring_action: Annotated[str, Limits(choices=("cut", "drop"))] = "cut"
+    seed: Count = 1  # of the hashes
     alarm_cluster: Positive = 1000  # copies of one document from which we say so
     alarm_source_share: Share = 0.5  # share of a source removed as copies from which we say so
+
+
+options(Dedup, **dict.fromkeys(("none", "exact", "minhash", "web"), Dedup))

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fmtrain.schema.fields import MISSING, items
 from fmtrain.schema.limits import Count, Limits, NotNegative, Positive
+from fmtrain.schema.options import options
 
 
 @dataclass
@@ -77,3 +78,6 @@ class Slurm(Launch):
     dry_run: bool = False
     max_restarts: Count = 3  # in a row that end without a step; a turn that gets on, or is preempted, does not count
     wait_seconds: Annotated[float, Limits(least=0)] = 3600.0  # for room that others of this Ray hold
+
+
+options(Launch, inline=Inline, local=LocalRay, slurm=Slurm)

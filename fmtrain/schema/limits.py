@@ -3,7 +3,7 @@
     lr: Annotated[float, Limits(above=0, greatest=10)] = 1e-3
     keep: Annotated[str, Limits(choices=("longest", "newest"))] = "longest"
 
-A list's limits stand in the type of its elements. Hydra reads the bare types.
+A list's limits stand in the type of its elements.
 """
 
 from dataclasses import dataclass

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from fmtrain.errors import ConfigError
 from fmtrain.schema.fields import MISSING
 from fmtrain.schema.limits import GREATEST
-from fmtrain.schema.root import KINDS
+from fmtrain.schema.options import OPTIONS, chooser, chosen
 
 T = TypeVar("T")
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -22,8 +22,10 @@ _KINDS = {int: ("a whole number", 4), float: ("a number", 0.5), bool: ("true or 
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls, include_extras=True)
+def hints_of(cls: type) -> dict[str, Any]:
+    """Field -> its type, limits included."""
+    found = typing.get_type_hints(cls, include_extras=True)
+    return {f.name: found[f.name] for f in dataclasses.fields(cls)}
 
 
 def load(cls: type[T], data: Any, path: str = "") -> T:
@@ -46,24 +48,42 @@ def identity(config: Any) -> Any:
         }
     if isinstance(config, list):
         return [identity(item) for item in config]
+    if isinstance(config, dict):
+        return {name: identity(value) for name, value in config.items()}
     return config
 
 
 def filled(hint: Any, data: Any) -> Any:
     """`data` with the defaults of what it leaves out; a key that does not belong there stays for `load` to refuse."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        hint = next(a for a in typing.get_args(hint) if a is not type(None))
-    if not dataclasses.is_dataclass(hint) or not isinstance(data, dict):
+    hint = bare(hint)
+    if not isinstance(data, dict):
+        return {chooser(hint): data} if hint in OPTIONS and isinstance(data, str) and data != MISSING else data
+    if typing.get_origin(hint) is dict:
+        return {name: filled(typing.get_args(hint)[1], value) for name, value in data.items()}
+    if not dataclasses.is_dataclass(hint):
         return data
-    cls = typing.cast(type, hint)
-    cls = KINDS[cls].get(data.get("name", MISSING), cls) if cls in KINDS else cls
+    cls = chosen(typing.cast(type, hint), data)
     found = {}
     for f in dataclasses.fields(cls):
         value = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
         if value is not dataclasses.MISSING:
             found[f.name] = dump(value) if dataclasses.is_dataclass(value) else value
-    hints = _hints(cls)
-    return found | {name: filled(hints.get(name), value) for name, value in data.items()}
+    hints = hints_of(cls)
+    for name, value in data.items():
+        base = bare(hints.get(name))
+        if base in OPTIONS and isinstance(value, dict) and isinstance(found.get(name), dict):
+            value = {chooser(base): found[name][chooser(base)]} | value  # the default's option, unless told
+        found[name] = filled(base, value)
+    return found
+
+
+def bare(hint: Any) -> Any:
+    """The type behind `X | None` and behind limits."""
+    if typing.get_origin(hint) is typing.Annotated:
+        return bare(typing.get_args(hint)[0])
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return bare(next(a for a in typing.get_args(hint) if a is not type(None)))
+    return hint
 
 
 def _value(hint: Any, data: Any, path: str, default: Any = None) -> Any:
@@ -75,7 +95,13 @@ def _value(hint: Any, data: Any, path: str, default: Any = None) -> Any:
         if data is None:
             return None
         return _value(next(a for a in typing.get_args(hint) if a is not type(None)), data, path, default)
+    if origin is dict:
+        if not isinstance(data, dict):
+            raise ConfigError(f"{path}: {data!r} is not a group of settings")
+        inner = typing.get_args(hint)[1]
+        return {str(name): _value(inner, value, f"{path}.{name}") for name, value in data.items()}
     if origin is list:
+        data = [data] if isinstance(data, (str, int, float)) else data
         if not isinstance(data, list):
             raise ConfigError(f"{path}: {data!r} is not a list; e.g. {path}=[a,b]")
         (item,) = typing.get_args(hint)
@@ -131,18 +157,23 @@ def _converted(hint: Any, data: Any) -> Any:
 
 
 def _dataclass(cls: type, data: Any, path: str) -> Any:
+    if cls in OPTIONS and isinstance(data, str) and data != MISSING:
+        data = {chooser(cls): data}
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: {data!r} is not a group of settings ({cls.__name__})")
-    if cls in KINDS:
-        name = data.get("name", MISSING)
-        if name not in KINDS[cls]:
-            raise ConfigError(f"{path}.name: {name!r} is not one of {', '.join(sorted(KINDS[cls]))}")
-        cls = KINDS[cls][name]
-    hints = _hints(cls)
+    if cls in OPTIONS:
+        key = chooser(cls)
+        name = data.get(key, MISSING)
+        if not isinstance(name, str) or name not in OPTIONS[cls]:
+            near = difflib.get_close_matches(str(name), OPTIONS[cls], 1)
+            mean = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{path}.{key}: {name!r} is not one of {', '.join(sorted(OPTIONS[cls]))}{mean}")
+        cls = OPTIONS[cls][name]
+    hints = hints_of(cls)
     if unknown := sorted(set(data) - set(hints)):
         near = difflib.get_close_matches(unknown[0], hints, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"{path + '.' if path else ''}{unknown[0]} is not a setting of {cls.__name__}{hint}")
+        mean = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"{path + '.' if path else ''}{unknown[0]} is not a setting of {cls.__name__}{mean}")
     defaults = {f.name: f.default for f in dataclasses.fields(cls) if isinstance(f.default, (int, float, str))}
     values = {k: _value(hints[k], v, f"{path}.{k}" if path else k, defaults.get(k)) for k, v in data.items()}
     return cls(**values)

@@ -26,8 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from fmtrain.errors import ConfigError
-from fmtrain.schema.corpus import Plugin
-from fmtrain.schema.root import KINDS
+from fmtrain.schema.options import OPTIONS
 from fmtrain.schema.rules import Filter
 
 GROUP = "fmtrain.plugins"
@@ -35,6 +34,16 @@ RULES: dict[str, Callable[[Any], Any]] = {}  # rule -> its maker
 READERS: dict[str, Callable[..., Any]] = {}  # file suffix -> its reader
 _ORIGIN: dict[str, str] = {}  # rule or suffix -> the module that registered it
 _done: set[str] = set()
+
+
+@dataclasses.dataclass
+class Plugin:
+    """A package of rules or readers outside this one, as it was when the run was planned."""
+
+    module: str
+    package: str
+    version: str
+    source: str  # SHA-256 of its modules' files
 
 
 class Registry:
@@ -55,7 +64,7 @@ class Registry:
         field = (name, settings, dataclasses.field(default_factory=settings))
         wider = dataclasses.make_dataclass("Filter", [field], bases=(current,))
         wider.__module__, wider.__doc__ = Filter.__module__, Filter.__doc__
-        KINDS[Filter] = dict.fromkeys(KINDS[Filter], wider)
+        OPTIONS[Filter] = dict.fromkeys(OPTIONS[Filter], wider)
         RULES[name], _ORIGIN[name] = make, self.module
 
     def reader(self, suffix: str, read: Callable[..., Any]) -> None:
@@ -66,7 +75,7 @@ class Registry:
 
 
 def _filter_class() -> type:
-    return next(iter(KINDS[Filter].values()))
+    return next(iter(OPTIONS[Filter].values()))
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from fmtrain.schema.fields import MISSING, data_sets, file, files, items
 from fmtrain.schema.limits import AboveZero, Count, Limits, NotNegative, Positive, Share
+from fmtrain.schema.options import options
 
 FAVOURS = ("precision", "recall", "balanced")
 NORMALIZATIONS = ("NFC", "NFKC", "NFD", "NFKD", "none")
@@ -230,3 +231,6 @@ class Filter:
     license: License = field(default_factory=License)
     decontaminate: Decontaminate = field(default_factory=Decontaminate)
     pii: Pii = field(default_factory=Pii)
+
+
+options(Filter, **dict.fromkeys(("none", "code", "gopher", "c4", "fineweb"), Filter))

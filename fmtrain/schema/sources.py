@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fmtrain.schema.fields import MISSING, items, outside
 from fmtrain.schema.limits import Count, Limits, Share
+from fmtrain.schema.options import options
 
 
 @dataclass
@@ -70,3 +71,6 @@ class Rows(Data):
     forms: list[Annotated[str, Limits(choices=("messages", "prompt_completion", "preference"))]] = outside([])
     max_line_mb: Annotated[int, Limits(least=1, greatest=1000)] = 16  # a longer line is no row
     max_bad_fraction: Share = 0.1  # of the rows; more that are unusable stops the stage
+
+
+options(Data, stdlib=Stdlib, local=Local, hub=Hub, rows=Rows)

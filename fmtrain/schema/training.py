@@ -1,11 +1,11 @@
-"""Config of a training stage: model, objective, optimizer, schedule, ZeRO, batch and checkpoints."""
+"""Config of what a training is made of: model, optimizer, schedule, ZeRO, checkpoints."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
-from fmtrain.schema.corpus import Inputs
-from fmtrain.schema.fields import MISSING, TEMPLATE_DATE, outside
-from fmtrain.schema.limits import AboveZero, Count, Limits, NotNegative, Positive, RowLength, Share, Size
+from fmtrain.schema.fields import MISSING, outside
+from fmtrain.schema.limits import AboveZero, Count, Limits, NotNegative, Positive, Share, Size
+from fmtrain.schema.options import options
 
 
 @dataclass
@@ -13,6 +13,11 @@ class Model:
     """A model to start from."""
 
     name: str = MISSING
+
+    @property
+    def folder(self) -> str | None:
+        """Where its weights are; None where they are drawn at random."""
+        return None
 
 
 @dataclass
@@ -51,42 +56,9 @@ class HuggingFace(Model):
     name: str = "hf"
     path: str = outside(MISSING)
 
-
-@dataclass
-class Objective:
-    """What is learnt; `name` is a row of fmtrain.objectives' table."""
-
-    name: str = MISSING
-
-
-@dataclass
-class Clm(Objective):
-    """Next-token prediction."""
-
-    name: str = "clm"
-
-
-@dataclass
-class Mlm(Objective):
-    """Masked-token prediction (Devlin et al. 2019): of the chosen positions 80% masked, 10% random, 10% kept."""
-
-    name: str = "mlm"
-    mask_probability: Annotated[float, Limits(above=0, below=1)] = 0.15
-
-
-@dataclass
-class Sft(Objective):
-    """Next-token prediction on the responses of a chat alone."""
-
-    name: str = "sft"
-
-
-@dataclass
-class Dpo(Objective):
-    """Direct preference optimisation (Rafailov et al. 2023, eq. 7) against stored reference log-probabilities."""
-
-    name: str = "dpo"
-    beta: AboveZero = 0.1
+    @property
+    def folder(self) -> str:
+        return self.path
 
 
 @dataclass
@@ -152,36 +124,6 @@ class Checkpoint:
     keep: Positive = outside(2)
 
 
-@dataclass
-class TrainStage:
-    """One training run. Exactly one of `steps` and `epochs` is set; the batch is in rows over all ranks."""
-
-    artifact: str = MISSING
-    model: Model | None = None  # None: the input model, or the recipe's `model` where there is none
-    objective: Objective = field(default_factory=Objective)
-    optim: Optim = field(default_factory=Optim)
-    schedule: Schedule = field(default_factory=Schedule)
-    zero: Zero = outside(Zero)
-    steps: Positive | None = None
-    epochs: AboveZero | None = None
-    sequence_length: RowLength = 256
-    global_batch_size: Size = 16
-    micro_batch_size: Size = outside(8)
-    precision: Annotated[str, Limits(choices=("fp32", "bf16"))] = "fp32"
-    # none: a row an example; concat: documents run on, split every sequence_length tokens
-    packing: Annotated[str, Limits(choices=("none", "concat"))] = "none"
-    max_rows: Positive | None = None
-    max_refused_fraction: Share = outside(0.1)  # of the rows; a chat template that refuses more stops the stage
-    log_every: Positive = outside(10)
-    inputs: Inputs = outside(Inputs)
-
-
-@dataclass
-class TrainJob:
-    """The frozen slice of a training stage; `model` is None where it comes from the input model."""
-
-    seed: Count
-    stage: TrainStage
-    model: Model | None = None
-    checkpoint: Checkpoint = outside(Checkpoint)
-    template_date: str = TEMPLATE_DATE
+options(Model, llama=Llama, bert=Bert, hf=HuggingFace)
+options(Optim, adamw=AdamW)
+options(Schedule, cosine=Cosine, constant=Constant)

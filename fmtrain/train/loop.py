@@ -15,8 +15,9 @@ from torch import Tensor
 
 from fmtrain.data.order import batch_rows
 from fmtrain.errors import Diverged, InputError, Requeue
+from fmtrain.kinds.train import TrainStage
 from fmtrain.objectives import Batch, CollateContext, Objective, Rows
-from fmtrain.schema.training import AdamW, TrainStage
+from fmtrain.schema.training import AdamW
 from fmtrain.train.distributed import Group
 from fmtrain.train.engine import Engine
 from fmtrain.train.metrics import Row

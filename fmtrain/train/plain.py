@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fmtrain.schema.training import AdamW, TrainStage
+from fmtrain.kinds.train import TrainStage
+from fmtrain.schema.training import AdamW
 from fmtrain.train.engine import write_state
 from fmtrain.train.forward import logits_of
 from fmtrain.train.optim import build_optimizer

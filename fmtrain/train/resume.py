@@ -10,9 +10,9 @@ import torch
 
 from fmtrain.checkpoint import Checkpoint, Files, Manifest, StepCheckpoints
 from fmtrain.errors import ConfigError
+from fmtrain.kinds.train import TrainStage
 from fmtrain.run.storage import sha256_file
 from fmtrain.schema.training import Checkpoint as CheckpointConfig
-from fmtrain.schema.training import TrainStage
 from fmtrain.train.distributed import Group
 from fmtrain.train.engine import Engine
 from fmtrain.train.metrics import MetricsFile

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass, replace
 
-from fmtrain.schema.together import check_ranks, check_stage
-from fmtrain.schema.training import Schedule, TrainJob, TrainStage
+from fmtrain.kinds.train import TrainJob, TrainStage, check_ranks, check_stage
+from fmtrain.schema.training import Schedule
 
 
 @dataclass(frozen=True)

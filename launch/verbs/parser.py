@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from launch.status import DEFAULT_STORE
@@ -31,6 +32,8 @@ def add_verb(
 
 def add_overrides(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("overrides", nargs="*", help=OVERRIDES)
+    sub.add_argument("--config-dir", type=Path, metavar="DIR", help="groups of your own beside ours: DIR/recipe/X.yaml")
+    sub.add_argument("--cfg", choices=["job"], help="print the composed configuration as YAML, and do nothing")
 
 
 def add_store(sub: argparse.ArgumentParser) -> None:

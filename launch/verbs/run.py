@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fmtrain.errors import ConfigError, FmtrainError, StoreError
 from fmtrain.run.storage import disk_errors, private_files, read_json
@@ -11,12 +12,17 @@ from launch.backends.environment import misleading
 from launch.status import store_at
 from launch.verbs.parser import Verbs, add_overrides, add_verb
 
+if TYPE_CHECKING:
+    from fmtrain.schema.root import Root
+
 
 def add(verbs: Verbs) -> None:
     run = add_verb(verbs, "run", _run, "make every stage that is not made yet", only_reads=False)
     add_overrides(run)
     run.add_argument("--given", type=Path, help=argparse.SUPPRESS)  # what a Slurm job's overrides are read from
     run.add_argument("--wait", action="store_true", help="launch=slurm: follow the job and return its exit code")
+    recipes = add_verb(verbs, "recipes", _recipes, "the recipes that there are", only_reads=True)
+    recipes.add_argument("--config-dir", type=Path, metavar="DIR", help="recipes of your own too: DIR/recipe/X.yaml")
     text = "show what run would do: reuse, run or resume, why, and how long"
     add_overrides(add_verb(verbs, "plan", _plan, text, only_reads=True))
 
@@ -41,7 +47,9 @@ def _make(args: argparse.Namespace) -> int:
                 "run anew: fmtrain run .. launch=slurm"
             )
         args.overrides = read_json(args.given)
-    root = compose(args.overrides)
+    root = compose(args.overrides, args.config_dir)
+    if args.cfg:
+        return _show(root)
     store = store_at(root.store)
     inside_job = "FMTRAIN_JOB" in os.environ
     if isinstance(root.launch, Slurm) and root.launch.dry_run and not inside_job:
@@ -72,13 +80,37 @@ def _make(args: argparse.Namespace) -> int:
     return driver.run(root, steps, store, run_id, args.overrides)
 
 
+def _show(root: "Root") -> int:
+    """The composed configuration; what is secret in it as it was given."""
+    import yaml  # type: ignore[import-untyped]
+
+    from fmtrain import redact
+    from fmtrain.schema.load import dump
+
+    print(yaml.safe_dump(redact.as_given(dump(root)), sort_keys=False, allow_unicode=True), end="")
+    return 0
+
+
+def _recipes(args: argparse.Namespace) -> int:
+    from launch import recipes
+    from launch.terminal import table
+
+    recipes.check_folder(args.config_dir)
+    names = recipes.options("recipe", args.config_dir)
+    rows = [(name, recipes.comment(recipes.option("recipe", name, args.config_dir))) for name in names]
+    print(table([("recipe", "what"), *rows]))
+    return 0
+
+
 def _plan(args: argparse.Namespace) -> int:
     from launch.compose import compose
     from launch.graph import build
     from launch.plan import plan
     from launch.summary import plan_table
 
-    root = compose(args.overrides)
+    root = compose(args.overrides, args.config_dir)
+    if args.cfg:
+        return _show(root)
     graph = build(root)
     print(plan_table(plan(graph, store_at(root.store))))
     for line in graph.left_out:

@@ -11,17 +11,18 @@ from pathlib import Path
 
 from fmtrain import redact
 from fmtrain.errors import ConfigError
+from fmtrain.kinds.base import of
 from fmtrain.run import lease
 from fmtrain.run.stage import GIVEN
 from fmtrain.run.storage import disk_errors, private_dir, read_json, write_json, write_private
 from fmtrain.run.store import Store
 from fmtrain.schema.launch import Slurm
 from fmtrain.schema.root import Root
-from fmtrain.schema.together import check_ranks
 from launch import driver
 from launch.backends import slurm, slurm_script
 from launch.backends.environment import module
-from launch.checks import TRAINING, ranks_of
+from launch.checks import ranks_of
+from launch.recipes import is_file
 
 
 def submit(root: Root, config: Slurm, store: Store, args: argparse.Namespace) -> int:
@@ -29,7 +30,8 @@ def submit(root: Root, config: Slurm, store: Store, args: argparse.Namespace) ->
     run_id = driver.new_run_id()
     folder = store.run_dir(run_id)
     shown = redact.shown_in(args.overrides)
-    words = module("launch.cli", "run", *shown)
+    where = [f"--config-dir={args.config_dir.absolute()}"] if args.config_dir else []
+    words = module("launch.cli", "run", *where, *shown)
     named = config.job_name or f"{root.recipe}-{run_id}"  # the recipe first: squeue shows eight letters
     config = dataclasses.replace(config, job_name=named, comment=config.comment or f"fmtrain run {run_id}")
     if config.dry_run:  # its output cannot go to a folder that nobody has made yet
@@ -41,10 +43,13 @@ def submit(root: Root, config: Slurm, store: Store, args: argparse.Namespace) ->
         return 0
     with disk_errors(store.root):
         private_dir(folder)
+        args.overrides = _kept(args.overrides, folder)
+        shown = redact.shown_in(args.overrides)
+        words = module("launch.cli", "run", *where, *shown)
         _record_queued(folder, root, shown)
         if shown != args.overrides:  # every user of a node sees the words of its processes
             write_private(folder / GIVEN, args.overrides)
-            words = module("launch.cli", "run", "--given", str(folder / GIVEN))
+            words = module("launch.cli", "run", *where, "--given", str(folder / GIVEN))
         try:
             job = slurm.submit(config, folder, words)
         except ConfigError as e:
@@ -59,9 +64,22 @@ def submit(root: Root, config: Slurm, store: Store, args: argparse.Namespace) ->
     return slurm.wait(job, output, folder) if args.wait else 0
 
 
+def _kept(overrides: list[str], folder: Path) -> list[str]:
+    """The overrides with a recipe that is a file as a copy in the run's folder: what a job runs is what was planned."""
+    found = []
+    for word in overrides:
+        name, _, given = word.partition("=")
+        if name == "recipe" and is_file(given):
+            source = Path(given.strip("'\"")).expanduser()
+            copy = str(shutil.copyfile(source, folder / source.name).absolute())
+            word = "recipe='" + copy.replace("'", "\\'") + "'"
+        found.append(word)
+    return found
+
+
 def check_room(root: Root, config: Slurm) -> None:
     """ConfigError for ranks that the job's nodes have no room for: else only the job would find that out, hours on."""
-    training = [name for name in TRAINING if getattr(root.stages, name) is not None]
+    training = {name: stage for name, stage in root.stages.items() if stage is not None and of(stage).ranks}
     if not training:
         return
     each = slurm_script.gpus_per_node(config)
@@ -78,8 +96,8 @@ def check_room(root: Root, config: Slurm) -> None:
             f"launch.cpus_per_rank={config.cpus_per_rank}, need {needed} CPUs on a node; e.g. "
             f"launch.cpus_per_task={needed}, or fewer launch.ranks"
         )
-    for name in training:
-        check_ranks(getattr(root.stages, name), f"stages.{name}", ranks)
+    for name, stage in training.items():
+        of(stage).check_ranks(stage, f"stages.{name}", ranks)
 
 
 def _record_queued(folder: Path, root: Root, overrides: list[str]) -> None:

@@ -16,12 +16,13 @@ import pytest
 
 from data_pipelines.corpus_reader import Document
 from data_pipelines.stages import tokenizer
+from fmtrain.kinds.tokenizer import TokenizerJob
 from fmtrain.run.sources import identify
 from fmtrain.run.stage import Stage
 from fmtrain.run.storage import fresh_dir
 from fmtrain.run.worker import Result
-from fmtrain.schema.corpus import Bpe, TokenizerJob, Unigram, WordPiece
 from fmtrain.schema.load import dump
+from fmtrain.schema.tokenizers import Bpe, Unigram, WordPiece
 
 MODULES = ("json", "html", "http", "logging", "email", "dataclasses.py", "argparse.py", "textwrap.py", "random.py")
 

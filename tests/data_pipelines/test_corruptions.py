@@ -21,7 +21,7 @@ from data_pipelines.corruptions import (
 )
 from data_pipelines.functions import Function, extract
 from data_pipelines.stages import tokenizer
-from fmtrain.schema.corpus import ExamplesStage
+from fmtrain.kinds.examples import ExamplesStage
 from tests.data_pipelines import made
 
 modules, corpus, tokenizer_folder = made.modules, made.corpus, made.tokenizer_folder

@@ -12,7 +12,7 @@ import zstandard
 from data_pipelines.corpus_reader import Document
 from data_pipelines.stages import examples
 from fmtrain.errors import InputError
-from fmtrain.schema.corpus import ExamplesJob, ExamplesStage
+from fmtrain.kinds.examples import ExamplesJob, ExamplesStage
 from fmtrain.schema.sources import Rows, Stdlib
 from tests.data_pipelines import made
 
@@ -124,7 +124,7 @@ def test_repeats_are_dropped_and_counted(tmp_path: Path, tokenizer_folder: Path)
 
 def test_a_corpus_without_functions_is_an_input_error(tmp_path: Path, tokenizer_folder: Path) -> None:
     corpus = made.write_corpus(tmp_path / "corpus", [Document("a", "No Python in here.", "a")])
-    with pytest.raises(InputError, match=r"none of its 1 documents .*1 document does not parse.*stages.examples=null"):
+    with pytest.raises(InputError, match=r"none of its 1 documents .*1 document does not parse.*stages\.stage=null"):
         from_corpus(tmp_path, corpus, tokenizer_folder)
 
 

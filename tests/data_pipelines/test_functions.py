@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from data_pipelines.corpus_reader import Document
 from data_pipelines.functions import Function, LeftOut, extract
-from fmtrain.schema.corpus import ExamplesStage
+from fmtrain.kinds.examples import ExamplesStage
 from tests.data_pipelines import made
 
 ALL = ExamplesStage(min_prompt=0, max_prompt=10**9, min_response=0, max_response=10**9)

@@ -14,7 +14,7 @@ from data_pipelines import megatron
 from data_pipelines.corpus_reader import documents
 from data_pipelines.stages import tokens
 from fmtrain.errors import ConfigError, InputError
-from fmtrain.schema.corpus import TokensJob, TokensStage
+from fmtrain.kinds.tokens import TokensJob, TokensStage
 from tests.data_pipelines import made
 
 modules, corpus, tokenizer_folder = made.modules, made.corpus, made.tokenizer_folder

@@ -14,7 +14,8 @@ from data_pipelines import mixture
 from data_pipelines.corpus_reader import Document
 from data_pipelines.stages import tokens
 from fmtrain.errors import ConfigError, InputError
-from fmtrain.schema.corpus import Mixture, TokensJob, TokensStage
+from fmtrain.kinds.tokens import TokensJob, TokensStage
+from fmtrain.schema.mixture import Mixture
 from tests.data_pipelines import made
 from tests.data_pipelines.test_tokens import texts_of
 
@@ -127,7 +128,7 @@ def test_a_plan_adds_up(sizes: list[int], shares: list[float], target: int) -> N
         for i in range(size):
             survey.add(Document(f"{name}-{i}", "ab", "g", name))
     settings_ = Mixture([f"{n}:{w}" for n, w in zip(names, shares, strict=False)], target, max_epochs=1e9)
-    found = mixture.plan(settings_, survey, lambda texts: sum(map(len, texts)), 2)
+    found = mixture.plan(settings_, survey, lambda texts: sum(map(len, texts)), 2, "stages.tokens")
     assert [s.available for s in found] == [4 * size for size in sizes]
     assert abs(sum(s.wanted for s in found) - target) <= len(sizes)
     for share in found:

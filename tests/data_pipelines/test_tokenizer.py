@@ -16,8 +16,9 @@ from data_pipelines.folder import Marks, marks
 from data_pipelines.stages import tokenizer
 from data_pipelines.vocabulary import train
 from fmtrain.errors import ConfigError, InputError
+from fmtrain.kinds.tokenizer import TokenizerJob
 from fmtrain.run.storage import sha256_file
-from fmtrain.schema.corpus import Bpe, Existing, TokenizerJob, Unigram, WordPiece
+from fmtrain.schema.tokenizers import Bpe, Existing, Unigram, WordPiece
 from tests.data_pipelines import made
 
 modules, corpus, tokenizer_folder, trained = made.modules, made.corpus, made.tokenizer_folder, made.trained
@@ -156,7 +157,7 @@ import gzip, json, sys
 from pathlib import Path
 from data_pipelines.corpus_reader import documents
 from data_pipelines.vocabulary import train
-from fmtrain.schema.corpus import Unigram, WordPiece
+from fmtrain.schema.tokenizers import Unigram, WordPiece
 texts = [d.text for d in documents(Path(sys.argv[1]), "train")]
 kind = {"unigram": Unigram, "wordpiece": WordPiece}[sys.argv[2]]
 sys.stdout.write(train(lambda: iter(texts[::-1]), kind(vocab_size=600)).to_str(pretty=True))

@@ -16,8 +16,9 @@ from data_pipelines.folder import load, marks
 from data_pipelines.stages import tokenizer, tokens
 from data_pipelines.token_shards import ShardWriter
 from fmtrain.errors import InputError, StoreError
+from fmtrain.kinds.tokens import TokensJob, TokensStage
 from fmtrain.run.storage import sha256_file
-from fmtrain.schema.corpus import Bpe, TokensJob, TokensStage, Unigram, WordPiece
+from fmtrain.schema.tokenizers import Bpe, Unigram, WordPiece
 from tests.data_pipelines import made
 
 modules, corpus, tokenizer_folder, trained = made.modules, made.corpus, made.tokenizer_folder, made.trained

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from fmtrain.kinds.table import KINDS
 from launch import code, ledger
-from launch.graph import SPECS
-from launch.plan import stage_code
+from launch.plan import code_of
 
 
 def test_every_stage_is_in_the_ledger() -> None:
@@ -18,17 +18,17 @@ def test_every_stage_is_in_the_ledger() -> None:
 def test_an_unreasoned_change_is_found() -> None:
     assert ledger.unreasoned("corpus r1 aa\ncorpus r1 bb\n") == ["corpus r1 bb"]
     assert ledger.unreasoned("corpus r1 aa\ncorpus r1 bb same output: renamed\ncorpus r2 cc\n") == []
-    assert len(ledger.missing("")) == len(SPECS)
+    assert len(ledger.missing("")) == len(KINDS)
 
 
 def test_closures_stay_in_their_wing() -> None:
     corpus = code.closure("data_pipelines.stages.corpus")
-    assert "data_pipelines.filters.code" in corpus and "fmtrain.schema.corpus" in corpus
+    assert "data_pipelines.filters.code" in corpus and "fmtrain.kinds.corpus" in corpus
     assert not any(m.startswith(("launch", "fmtrain.train", "fmtrain.objectives")) for m in corpus)
     train = code.closure("fmtrain.train.__main__")
     assert {"fmtrain.objectives.dpo", "fmtrain.data.order"} <= train
     assert not any(m.startswith(("launch", "data_pipelines")) for m in train)
-    assert len({stage_code(s) for s in ("corpus", "tokens", "pretrain", "evaluate", "publish")}) == 5
+    assert len({code_of(kind) for kind in KINDS.values()}) == len(KINDS)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from fmtrain.errors import ConfigError
 from fmtrain.schema.load import dump, load
 from fmtrain.schema.root import Root
 from fmtrain.schema.sources import Local
-from launch.compose import GROUPS, _slots, compose, known_keys, options
+from launch.compose import compose
+from launch.keys import GROUPS, known_keys, slots
+from launch.recipes import options
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 HF = ["model.path=/nowhere"]
@@ -33,17 +35,22 @@ def test_every_recipe_composes(recipe: str) -> None:
 
 @pytest.mark.parametrize(("group", "option"), [(g, o) for g in GROUPS for o in options(g)])
 def test_every_option_composes_and_passes_its_schema(group: str, option: str) -> None:
-    slot = (
-        f"{group}@{next(s for s in _slots(group) if 'pretrain' in s)}"
-        if group in ("objective", "optim", "schedule", "zero")
-        else group
-    )
+    slot = group
+    if group in ("objective", "optim", "schedule", "zero"):
+        slot = f"{group}@{next(s for s in slots(group, compose_base(())) if 'pretrain' in s)}"
+    elif group == "stage":
+        slot = "+stage@stages.another"
     overrides = [f"{slot}={option}"]
     if option == "hub":
         overrides += ["data.path=/nowhere"]
     elif (group, option) == ("model", "hf"):
         overrides += HF
-    if option in ("mlm", "sft", "dpo") or group == "model" and option.startswith("bert"):
+    needed = {"pretrain": "steps=30", "masked": "steps=30", "dpo": "max_rows=400"}
+    if group == "stage" and option in needed:
+        overrides.append(f"stages.another.{needed[option]}")
+    if (group, option) == ("stage", "masked"):
+        overrides.append("model@stages.another.model=bert_tiny")
+    if (group == "objective" and option != "clm") or (group == "model" and option.startswith("bert")):
         with pytest.raises(ConfigError, match="bert|random weights|packing"):  # composes; the pair does not fit
             compose(overrides)
         return
@@ -59,6 +66,8 @@ def conf_keys() -> list[tuple[list[str], str]]:
         data.pop("defaults", None)
         if group == "recipe":
             choices, prefix = recipe_overrides(path.stem), ""
+        elif group == "stage":
+            prefix, choices = f"stages.{path.stem}.", [f"+stage@stages.{path.stem}={path.stem}"]
         elif group in ("objective", "optim", "schedule", "zero"):
             prefix = "stages.pretrain." + group + "."
             choices = [f"{group}@stages.pretrain.{group}={path.stem}"]
@@ -148,9 +157,9 @@ def test_every_misspelt_key_is_refused_naming_the_nearest() -> None:
 
 
 def compose_base(choices: tuple[str, ...]) -> dict[str, Any]:
-    from launch.compose import _base
+    from launch.compose import _base, parse
 
-    return _base(choices)
+    return _base(parse(list(choices)))
 
 
 def one_edit(a: str, b: str) -> bool:
@@ -195,7 +204,13 @@ def test_contradictions_name_both_fields(overrides: list[str], names: list[str])
         (["stages.dpo.objective.name=sft"], "objective@stages.dpo.objective=sft"),
         (["stages.sft.zero=stage3"], "zero@stages.sft.zero=stage3"),
         (["launch.name=inline"], "launch=inline"),
-        (["stages.dpo=sft"], "settings of its own"),
+        (["stages.dpo=sft"], "stage@stages.dpo=sft"),
+        (["zero=stage3"], "zero@stages.NAME.zero=stage3"),
+        (["learning_rate=1e-4"], "here it is stages.pretrain.optim.lr"),
+        (["stages.sft.learning_rate=1e-4"], "here it is stages.sft.optim.lr"),
+        (["stages.dpo.dtype=bf16"], "here it is stages.dpo.precision"),
+        (["stages.pretrain=null", "stages.pretrain.steps=3"], "take one of the two away"),
+        (["stage@stages.sft.model=sft"], "has no place 'stages.sft.model'"),
         (["~stages.dpo"], "stages.dpo=null"),
         (["~stages.dpo.objective.beta"], "cannot be removed"),
         (["~data"], "cannot be removed"),
@@ -222,17 +237,16 @@ def test_what_is_advised_composes() -> None:
     files = compose(["recipe=finetune", *HF, "data.files=['~/a','b']"]).data.files  # type: ignore[attr-defined]
     assert files == ["~/a", "b"]
     root = compose(["stages.pretrain=null", "model@stages.sft.model=hf", "stages.sft.model.path=/x"])
-    assert root.stages.sft is not None and root.stages.sft.model is not None
-    assert root.stages.sft.model.path == "/x"  # type: ignore[attr-defined]
+    assert root.stages["sft"].model is not None
+    assert root.stages["sft"].model.path == "/x"  # type: ignore[attr-defined]
 
 
 def test_by_group_and_by_value() -> None:
     root = compose(
         ["objective@stages.dpo.objective=dpo", "stages.dpo.objective.beta=0.2", "zero@stages.sft.zero=stage3"]
     )
-    assert root.stages.dpo is not None and root.stages.sft is not None
-    assert root.stages.dpo.objective.beta == 0.2  # type: ignore[attr-defined]
-    assert root.stages.sft.zero.stage == 3
+    assert root.stages["dpo"].objective.beta == 0.2  # type: ignore[attr-defined]
+    assert root.stages["sft"].zero.stage == 3
 
 
 def test_a_single_file_needs_no_brackets() -> None:
@@ -291,7 +305,7 @@ sys.exit(code)
 
 def test_a_first_stage_may_start_from_a_pin() -> None:
     root = compose(["stages.pretrain=null", "stages.sft.inputs.model=pretrain@v1"])
-    assert root.stages.pretrain is None
+    assert root.stages["pretrain"] is None
 
 
 @pytest.mark.parametrize(

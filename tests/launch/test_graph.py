@@ -11,7 +11,8 @@ from fmtrain.schema.load import identity
 from launch.backends.inline import InlineBackend
 from launch.compose import compose
 from launch.driver import INLINE_BYTES, LEAST_TASKS, tasks_of
-from launch.graph import Pin, build, pinned
+from launch.edges import Pin
+from launch.graph import build, pinned
 
 TOKENS = ["recipe=tokens", "data.modules=[json]"]
 
@@ -36,7 +37,7 @@ def test_a_corpus_is_needed_only_by_what_is_made_of_it(tmp_path: Path) -> None:
 
 def test_an_earlier_corpus_is_a_pin_of_its_own() -> None:
     assert parents([*TOKENS, "dedup.against=corpus@v1"])["corpus"] == {
-        "earlier": Pin("corpus@v1", "corpus", "dedup.against", None)
+        "earlier": Pin("corpus@v1", ("corpus",), "dedup.against", None)
     }
     for against in ([], ["dedup.against=corpus@v1"]):
         with pytest.raises(ConfigError, match=r"stages\.corpus\.inputs\.model=a@v1: stage corpus takes"):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,24 @@ from launch.references import absolute, referenced_files
 COMMIT = "0123456789" * 4
 
 
-def planned(*sets: str) -> Filter:
-    return absolute(Filter("x", ["decontaminate"], decontaminate=Decontaminate(sets=list(sets))), "filter")
+@dataclass
+class Job:
+    """A stage's, of a filter alone."""
+
+    filter: Filter
+
+
+def job(rule: Decontaminate) -> Job:
+    return Job(Filter("x", ["decontaminate"], decontaminate=rule))
+
+
+def planned(*sets: str) -> Job:
+    return absolute(job(Decontaminate(sets=list(sets))), "stages.corpus")
 
 
 def test_a_name_is_its_commit() -> None:
     made = planned(f"openai/gsm8k@{COMMIT}:main:test")
-    (source,) = referenced_files("filter", made)
+    (source,) = referenced_files(made, "stages.corpus")
     assert source.path == f"hf://datasets/openai/gsm8k@{COMMIT}" and source.stamp == COMMIT
     assert source.name == "//filter.decontaminate.sets:openai/gsm8k:main:test"
     with pytest.raises(InputError, match=r"filter\.decontaminate\.sets: gsm8k: the hub does not say .*@SHA:main:test"):
@@ -45,13 +57,13 @@ def test_a_folder_is_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "ours" / "test.jsonl").write_text('{"q": "a"}\n')
     monkeypatch.chdir(tmp_path)
     made = planned("./ours:test")
-    assert made.decontaminate.sets == [f"{tmp_path}/ours:test"]
-    (first,) = referenced_files("filter", made)
+    assert made.filter.decontaminate.sets == [f"{tmp_path}/ours:test"]
+    (first,) = referenced_files(made, "stages.corpus")
     (tmp_path / "ours" / "test.jsonl").write_text('{"q": "b"}\n')
-    (second,) = referenced_files("filter", made)
+    (second,) = referenced_files(made, "stages.corpus")
     assert first.name == second.name == "//filter.decontaminate.sets:ours:test" and first.identity != second.identity
     with pytest.raises(InputError, match=r"filter\.decontaminate\.sets: .*nosuch is no folder"):
-        referenced_files("filter", planned("./nosuch:test"))
+        referenced_files(planned("./nosuch:test"), "stages.corpus")
     (tmp_path / "evals" / "ours").mkdir(parents=True)
     with pytest.raises(InputError, match=r"evals/ours:test means a data set on the hub; for the folder write \./evals"):
         planned("evals/ours:test")
@@ -82,7 +94,7 @@ def test_what_would_not_be_applied_is_refused() -> None:
 def test_settings_take_no_url() -> None:
     for rule in (Decontaminate(files=["https://h/x.jsonl"]), Decontaminate(files=["s3://b/*.jsonl"])):
         with pytest.raises(InputError, match=r"filter\.decontaminate\.files: .* is a URL; expected a path on this"):
-            absolute(Filter("x", ["decontaminate"], decontaminate=rule), "filter")
+            absolute(job(rule), "stages.corpus")
 
 
 def test_a_setting_and_its_source_are_one_file(tmp_path: Path) -> None:
@@ -92,12 +104,12 @@ def test_a_setting_and_its_source_are_one_file(tmp_path: Path) -> None:
     (tmp_path / "v1" / "latest.txt").symlink_to("one.txt")
     (tmp_path / "current").symlink_to("v1")
     rule = Decontaminate(files=[f"{tmp_path}/current/latest.txt"])
-    made = absolute(Filter("x", ["decontaminate"], decontaminate=rule), "filter")
-    (source,) = referenced_files("filter", made)
+    made = absolute(job(rule), "stages.corpus")
+    (source,) = referenced_files(made, "stages.corpus")
     stage = Stage("corpus", "corpus", "corpus", "f", "r", {}, {}, {}, [source], str(tmp_path), {})
     write_stage(tmp_path / "stage", stage)
     (read,) = read_stage(tmp_path / "stage").sources
-    assert read.path == source.path == made.decontaminate.files[0] == f"{tmp_path}/v1/latest.txt"
+    assert read.path == source.path == made.filter.decontaminate.files[0] == f"{tmp_path}/v1/latest.txt"
 
 
 def test_rules_that_do_not_fit_the_language() -> None:

@@ -17,8 +17,8 @@ import pytest
 
 from data_pipelines.sources import is_heldout
 from fmtrain.errors import ConfigError, InputError
+from fmtrain.kinds.corpus import CorpusJob, CorpusStage
 from fmtrain.run.storage import read_json
-from fmtrain.schema.corpus import CorpusJob, CorpusStage
 from fmtrain.schema.dedup import Dedup
 from fmtrain.schema.rules import Decontaminate, Filter
 from fmtrain.schema.sources import Local, Rows, Stdlib
@@ -74,7 +74,7 @@ def planted() -> list[tuple[str, str]]:
 
 
 def job(**parts: Any) -> CorpusJob:
-    return CorpusJob(**{"seed": 1, "data": Local(), "filter": NO_RULES, "dedup": MINHASH, **parts})
+    return CorpusJob(**{"data": Local(), "filter": NO_RULES, "dedup": MINHASH, **parts})
 
 
 def test_planted_copies(make_corpus: Any, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from markdown_it import MarkdownIt
 
-from fmtrain.schema.corpus import CorpusJob
+from fmtrain.kinds.corpus import CorpusJob
 from fmtrain.schema.dedup import Dedup
 from fmtrain.schema.rules import Decontaminate, Filter
 from fmtrain.schema.sources import Local
@@ -22,7 +22,7 @@ def card(make_corpus: Any, folder: Path, evil: str, name: str) -> Path:
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / f"set{evil[:60].replace('/', '')}.txt").write_text("no row of it is met\n")
     rules = Decontaminate(files=[str(p) for p in folder.glob("*.txt")])
-    wanted = CorpusJob(1, Local(), Filter("none", ["decontaminate"], decontaminate=rules), Dedup("exact", ["exact"]))
+    wanted = CorpusJob(Local(), Filter("none", ["decontaminate"], decontaminate=rules), Dedup("exact", ["exact"]))
     wanted.dedup.alarm_source_share = 0.01
     beside = next(folder.glob("*.txt"))
     run = make_corpus(wanted, [folder / "rows.jsonl"], folder, name=name, beside=beside)

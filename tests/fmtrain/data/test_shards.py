@@ -20,7 +20,7 @@ def stream(folder: Path) -> np.ndarray:
 @settings(max_examples=30, deadline=None)
 @given(length=st.integers(1, 400))
 def test_rows_run_on_across_shards(tokens_folder: Path, length: int) -> None:
-    everything, rows = stream(tokens_folder), TokenRows(tokens_folder, length)
+    everything, rows = stream(tokens_folder), TokenRows([tokens_folder], length)
     assert len(rows) == (len(everything) - 1) // length
     for i in range(len(rows)):
         assert rows[i].dtype == np.int64
@@ -29,7 +29,7 @@ def test_rows_run_on_across_shards(tokens_folder: Path, length: int) -> None:
 
 
 def test_out_of_range(tokens_folder: Path) -> None:
-    rows = TokenRows(tokens_folder, 16)
+    rows = TokenRows([tokens_folder], 16)
     with pytest.raises(IndexError):
         rows[len(rows)]
     with pytest.raises(IndexError):
@@ -50,13 +50,13 @@ def test_wide_tokens(tmp_path: Path) -> None:
     index = {"dtype": "uint32", "vocab_size": 70_001, "bos_token_id": 0, "eos_token_id": 1, "tokenizer_sha256": ""}
     index |= {"total_tokens": 4, "documents": 1, "shards": [{"tokens": 4, "documents": 1}]}
     (tmp_path / "index.json").write_text(json.dumps(index))
-    assert TokenRows(tmp_path, 3)[0].tolist() == [0, 70_000, 5, 1]
+    assert TokenRows([tmp_path], 3)[0].tolist() == [0, 70_000, 5, 1]
     assert token_counts(tmp_path)[70_000] == 1
 
 
 def test_fewer_tokens_than_a_row(tokens_folder: Path) -> None:
     with pytest.raises(InputError, match="fewer than one row of 100000"):
-        TokenRows(tokens_folder, 100_000)
+        TokenRows([tokens_folder], 100_000)
 
 
 @pytest.fixture
@@ -68,16 +68,16 @@ def test_truncated_shard(copy: Path) -> None:
     path = copy / "00000.tokens"
     path.write_bytes(path.read_bytes()[:-2])
     with pytest.raises(StoreError, match=r"00000\.tokens has \d+ bytes; index\.json says"):
-        TokenRows(copy, 8)
+        TokenRows([copy], 8)
 
 
 def test_missing_files(copy: Path) -> None:
     (copy / "00001.ends").unlink()
     with pytest.raises(StoreError, match=r"00001\.ends is missing"):
-        TokenRows(copy, 8)
+        TokenRows([copy], 8)
     (copy / "index.json").unlink()
     with pytest.raises(StoreError, match=r"index\.json is missing"):
-        TokenRows(copy, 8)
+        TokenRows([copy], 8)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_damaged_index(copy: Path, key: str, value: object, message: str) -> Non
     index[key] = value
     (copy / "index.json").write_text(json.dumps(index))
     with pytest.raises(StoreError, match=message):
-        TokenRows(copy, 8)
+        TokenRows([copy], 8)
 
 
 def test_a_token_beyond_the_vocabulary(copy: Path) -> None:

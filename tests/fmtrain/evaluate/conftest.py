@@ -2,16 +2,24 @@
 
 import gzip
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fmtrain.kinds.evaluate import EvaluateJob, Scored
 from fmtrain.models import save_model
 from fmtrain.run.stage import Stage
 from fmtrain.schema.load import dump
 from tests.fmtrain.fixtures import TEXT, make_tokenizer, make_tokens, tiny_bert, tiny_llama, write_jsonl
+
+SCORED = [
+    Scored("base", "base"),
+    Scored("pretrain", "pretrain", chats=False),
+    Scored("sft", "sft", reads=False),
+    Scored("dpo", "dpo", beta=0.1, reads=False),
+]
 
 
 @dataclass(frozen=True)
@@ -23,9 +31,11 @@ class Lineage:
     def stage(self, name: str, job: Any, roles: list[str], work: Path, **folders: Path) -> Stage:
         """A stage of that name on those inputs."""
         inputs = {role: self.folders[role] for role in roles} | folders
+        if isinstance(job, EvaluateJob):
+            job = replace(job, models=[scored for scored in SCORED if scored.role in inputs])
         return Stage(
             stage=name,
-            kind="evaluation",
+            kind="reference" if name == "reference" else "evaluation",
             name="test_evaluation",
             fingerprint="f" * 32,
             run="test",

@@ -52,7 +52,7 @@ def test_log_probabilities_and_implicit_reward() -> None:
     summed, mean = model_columns("sft", scores, baseline=True)
     assert summed.margins == [-1.0, 1.0]
     assert mean.margins == [1.0, -1.0]
-    assert implicit_reward(scores, [(-12.0, -9.0), (-4.0, -6.0)]).margins == [2.0, -1.0]
+    assert implicit_reward("dpo", scores, [(-12.0, -9.0), (-4.0, -6.0)]).margins == [2.0, -1.0]
 
 
 def test_only_the_kind_asked_for_counts() -> None:
@@ -75,11 +75,11 @@ def test_verdict_says_what_the_numbers_say(ours: list[float], holds: bool, words
         Column("weak", True, [-1.0, -1.0, -1.0]),
         Column("strong", True, [1.0, 1.0, -1.0]),
         Column("dpo: summed log-probability", False, [1.0, 1.0, 1.0]),  # the model's own, no baseline
-        Column(IMPLICIT, False, ours),
+        mine := Column(f"dpo{IMPLICIT}", False, ours),
     ]
-    found = verdict(columns, PAIRS, "foreign_name", True, BOOTSTRAP)
+    found = verdict(mine, columns, PAIRS, "foreign_name", True, BOOTSTRAP)
     assert found.holds is holds
-    assert f"On the held-out kind foreign_name the DPO model's implicit reward is {words}" in found.sentence
+    assert f"On the held-out kind foreign_name the implicit reward of dpo is {words}" in found.sentence
     assert "the best baseline, strong, in 66.7%" in found.sentence
     assert f"it {'does' if holds else 'does not'} beat every baseline" in found.sentence
     assert found.difference.value == pytest.approx(found.value - found.baseline_value)

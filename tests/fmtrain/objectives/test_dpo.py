@@ -11,10 +11,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fmtrain.data.rows import PreferenceRow, preference_rows, read_jsonl
 from fmtrain.errors import InputError, StoreError
+from fmtrain.kinds.objectives import Dpo
 from fmtrain.objectives import OBJECTIVES, CollateContext
 from fmtrain.objectives.dpo import FILE, Pair
 from fmtrain.objectives.logprob import sequence_logprobs
-from fmtrain.schema.training import Dpo
 from tests.fmtrain.fixtures import make_examples, tiny_llama, train_stage, write_jsonl
 
 
@@ -128,7 +128,7 @@ def test_a_row_without_reference(folders: dict[str, Path], tokenizer: PreTrained
     path = folders["reference"] / "reference.jsonl"
     lines = path.read_text().splitlines()
     path.write_text("\n".join(lines[1:]) + "\n")
-    with pytest.raises(InputError, match=r"lacks 1 of the 12 rows .*'pref-0' first: give stages\.reference\.sequence"):
+    with pytest.raises(InputError, match=r"lacks 1 of the 12 rows .*'pref-0' first: give the stage that made it the"):
         pairs_of(folders, tokenizer, tmp_path)
 
 

@@ -10,8 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fmtrain.data.order import batch_rows
 from fmtrain.errors import ConfigError, InputError
+from fmtrain.kinds.objectives import Clm, Mlm, Sft
 from fmtrain.objectives import IGNORED, OBJECTIVES, Batch, CollateContext, Forward
-from fmtrain.schema.training import Clm, Mlm, Sft
 from tests.fmtrain.fixtures import make_examples, make_tokenizer, tiny_bert, tiny_llama, train_stage
 
 

@@ -14,6 +14,7 @@ from fmtrain.errors import InputError, StoreError
 from fmtrain.evaluate import records
 from fmtrain.evaluate.records import Estimate, Evaluation, ModelRecord, PreferenceScore, TextScore, Verdict
 from fmtrain.evaluate.scoring import score_text
+from fmtrain.kinds.publish import PublishJob
 from fmtrain.models import load_model, load_tokenizer, save_model
 from fmtrain.publish.card import render
 from fmtrain.publish.publish import run
@@ -21,7 +22,6 @@ from fmtrain.run.manifest import Manifest
 from fmtrain.run.stage import Stage
 from fmtrain.run.storage import write_json
 from fmtrain.run.store import Store
-from fmtrain.schema.evaluation import PublishJob
 from fmtrain.schema.load import dump
 from tests.fmtrain.fixtures import TEXT, make_tokenizer, tiny_bert, tiny_llama
 
@@ -53,7 +53,7 @@ def model(tmp_path: Path) -> Path:
 
 def stage_of(tmp_path: Path, **inputs: Path) -> Stage:
     stage = Stage(
-        stage="publish", kind="published", name="mine", fingerprint="p" * 32, run="r", job=dump(PublishJob()),
+        stage="publish", kind="published", name="mine", fingerprint="p" * 32, run="r", job=dump(PublishJob("mine")),
         inputs={role: str(path) for role, path in inputs.items()}, refs={"model": "dpo@v1", "evaluation": "e@v1"},
         sources=[], work=str(tmp_path / "work"), folder=tmp_path,
     )  # fmt: skip

@@ -264,7 +264,7 @@ def test_fingerprint_is_of_the_content() -> None:
     with pytest.raises(ValueError):
         canonical(float("nan"))
     assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 2}, "c": 2}) == ["a.b: 1 -> 2"]
-    assert differences({"a": 1}, {"b": 1}) == ["a: 1 -> null", "b: null -> 1"]
+    assert differences({"a": 1}, {"b": 1}) == ["a: 1 -> not there", "b: not there -> 1"]
 
 
 def test_full_disk_is_a_store_error(tmp_path: Path) -> None:

@@ -10,19 +10,21 @@ from typing import Any
 
 import pytest
 
+import fmtrain.kinds
 import fmtrain.schema
 from fmtrain.errors import ConfigError
 from fmtrain.schema.limits import Limits
 from fmtrain.schema.load import load
-from fmtrain.schema.root import KINDS
+from fmtrain.schema.options import OPTIONS
 
 STEP = 1e-6  # from an end of a range of floats
 
 
 def settings() -> Iterator[tuple[type, str, Any]]:
     """Every config dataclass's fields with their types; what a program writes into a job (strings alone) among them."""
-    for module in pkgutil.iter_modules(fmtrain.schema.__path__):
-        found = importlib.import_module(f"fmtrain.schema.{module.name}")
+    rooms = (fmtrain.schema, fmtrain.kinds)
+    for name in [f"{room.__name__}.{m.name}" for room in rooms for m in pkgutil.iter_modules(room.__path__)]:
+        found = importlib.import_module(name)
         for cls in vars(found).values():
             if dataclasses.is_dataclass(cls) and isinstance(cls, type) and cls.__module__ == found.__name__:
                 if cls is Limits:
@@ -68,7 +70,7 @@ def test_each_limit_is_kept(cls: type, name: str, hint: Any) -> None:
     for value in default if isinstance(default, list) else [default]:
         assert value in (None, dataclasses.MISSING) or limits.hold(value), "its own default"
     assert limits.hold(limits.example())
-    option = {"name": next(iter(KINDS[cls]))} if cls in KINDS else {}
+    option = {"name": next(iter(OPTIONS[cls]))} if cls in OPTIONS else {}
     for value in beyond(kind, limits):
         with pytest.raises(ConfigError, match=rf"^{name}(\[0\])?: .*{value!r} .*; e\.g\. {name}="):
             load(cls, {**option, name: [value] if is_list(hint) else value})

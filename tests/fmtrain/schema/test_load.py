@@ -5,12 +5,14 @@ from typing import Any
 import pytest
 
 from fmtrain.errors import ConfigError
-from fmtrain.schema.corpus import CorpusJob
+from fmtrain.kinds.corpus import CorpusJob
+from fmtrain.kinds.objectives import Dpo
+from fmtrain.kinds.train import TrainJob, TrainStage
 from fmtrain.schema.dedup import Dedup
 from fmtrain.schema.load import dump, identity, load
 from fmtrain.schema.rules import Filter
 from fmtrain.schema.sources import Stdlib
-from fmtrain.schema.training import AdamW, Cosine, Dpo, TrainJob, TrainStage
+from fmtrain.schema.training import AdamW, Cosine
 
 
 def train_job() -> TrainJob:
@@ -19,7 +21,7 @@ def train_job() -> TrainJob:
 
 
 @pytest.mark.parametrize(
-    "job", [train_job(), CorpusJob(1, Stdlib(modules=["json"]), Filter("code", ["code"]), Dedup("minhash"))]
+    "job", [train_job(), CorpusJob(Stdlib(modules=["json"]), Filter("code", ["code"]), Dedup("minhash"))]
 )
 def test_round_trip(job: Any) -> None:
     assert load(type(job), dump(job)) == job

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import torch
 
+from fmtrain.kinds.train import TrainJob
 from fmtrain.models import build_model, load_tokenizer
 from fmtrain.models.device import device
 from fmtrain.objectives import OBJECTIVES, CollateContext
 from fmtrain.run.stage import Stage
 from fmtrain.run.worker import leave
 from fmtrain.schema.load import dump
-from fmtrain.schema.training import TrainJob, Zero
+from fmtrain.schema.training import Zero
 from fmtrain.train.distributed import Group, start
 from fmtrain.train.engine import DeepSpeedEngine, Engine
 from fmtrain.train.loop import Loop

@@ -8,9 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fmtrain.kinds.objectives import Clm, Sft
+from fmtrain.kinds.train import TrainJob, TrainStage
 from fmtrain.run.stage import Stage, write_stage
 from fmtrain.schema.load import dump
-from fmtrain.schema.training import AdamW, Checkpoint, Clm, Constant, Llama, Sft, TrainJob, TrainStage, Zero
+from fmtrain.schema.training import AdamW, Checkpoint, Constant, Llama, Zero
 from launch.backends.command import rank_env
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -10,8 +10,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fmtrain.errors import InputError, Requeue, StageFailed
+from fmtrain.kinds.objectives import Clm, Dpo, Mlm, Objective, Sft
+from fmtrain.kinds.train import TrainJob, TrainStage
 from fmtrain.objectives import OBJECTIVES, CollateContext
-from fmtrain.schema.training import AdamW, Checkpoint, Clm, Constant, Dpo, Mlm, Objective, Sft, TrainJob, TrainStage
+from fmtrain.schema.training import AdamW, Checkpoint, Constant
 from fmtrain.train.distributed import Group
 from fmtrain.train.loop import Loop
 from fmtrain.train.plain import PlainEngine
@@ -33,7 +35,9 @@ def make(tmp_path: Path, tokenizer: PreTrainedTokenizerBase, tokens_folder: Path
             tmp_path, objective, {"tokens": tokens_folder, "examples": examples, "reference": tmp_path}, packing=packing
         )
         settings = {"global_batch_size": 4, "micro_batch_size": 2, "sequence_length": 96, **stage}
-        cfg = TrainStage("m", None, objective, AdamW(lr=3e-3), Constant(), packing=packing, steps=steps, **settings)
+        cfg = TrainStage(
+            objective=objective, optim=AdamW(lr=3e-3), schedule=Constant(), packing=packing, steps=steps, **settings
+        )
         job = TrainJob(1, cfg, None, Checkpoint())
         if objective.name == "dpo":
             reference(tmp_path / "reference.jsonl", lines, tokenizer)

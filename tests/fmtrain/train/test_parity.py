@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from fmtrain.kinds.train import TrainJob
 from fmtrain.models import build_model, load_tokenizer
-from fmtrain.schema.training import TrainJob
 from fmtrain.train.distributed import Group
 from fmtrain.train.plain import PlainEngine
 from fmtrain.train.settings import derive

@@ -1,0 +1,173 @@
+"""What a kind of stage is: its settings, what it takes and makes, and how it is planned and started.
+
+Each kind is one module of this package. Kinds meet in the artifacts that they make and take; of a stage that feeds it a
+kind reads no more than a setting that says how that was made (`check_inputs`). Imported wherever something is planned:
+no torch, no ray here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from fmtrain.errors import ConfigError
+from fmtrain.run.stage import Source
+from fmtrain.schema.common import Common
+from fmtrain.schema.fields import MISSING, outside
+from fmtrain.schema.options import options
+from fmtrain.schema.sources import Data
+from fmtrain.schema.training import Model
+
+MODELS = ("model", "published")  # the kinds of artifact that are a model
+
+
+@dataclass
+class Stage:
+    """One stage of a recipe, under a name that the recipe chooses.
+
+    `inputs` names by role what is not to be the nearest stage before this one that makes such: another stage, a version
+    in the store (NAME@vN), a folder (./DIR).
+    """
+
+    kind: str = MISSING
+    artifact: str | None = outside(None)  # the name of what it makes; unless told, the stage's
+    inputs: dict[str, list[str] | None] = outside({})
+
+
+@dataclass(frozen=True)
+class Role:
+    """One of the inputs that a stage takes."""
+
+    name: str
+    kinds: tuple[str, ...]  # of artifact; where none is named, the first alone is looked for
+    part: str | None = None  # that the artifact must have
+    optional: bool = False
+    many: bool = False  # all that do not descend from this stage, each an input NAME.STAGE
+    several: bool = False  # a list may be named, and is taken in that order: NAME.0, NAME.1, ..
+    folder: bool = False  # where no stage makes one, the Hugging Face folder of `model`
+    agrees: tuple[str, ...] = ()  # roles of this stage that what is taken must have been made of too
+    implied: bool = False  # where no stage makes one, one is added: see `Kind.implied`
+
+
+@dataclass(frozen=True)
+class At:
+    """A stage where it stands: its settings, the run's, and what stages there are."""
+
+    name: str
+    cfg: Any
+    root: Common
+    stages: dict[str, Any] = field(default_factory=dict)
+    find: Callable[[Data], list[Source]] = lambda data: []  # the files of a data source
+
+    @property
+    def key(self) -> str:
+        return f"stages.{self.name}"
+
+    def fail(self, text: str) -> ConfigError:
+        return ConfigError(f"{self.key}{text}")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an artifact will hold, of what roles may ask for: of the others, why it lacks them."""
+
+    has: frozenset[str]
+    why: dict[str, str] = field(default_factory=dict)  # part -> why it is not there
+    note: str = ""  # a word to say in any case
+
+
+class Kind:
+    """A row of the table of kinds; raise `revision` when the same input shall give another output."""
+
+    name: ClassVar[str]
+    config: ClassVar[type[Stage]]
+    makes: ClassVar[str]  # the kind of artifact
+    worker: ClassVar[str]  # module started with the stage's folder
+    code: ClassVar[tuple[str, ...]]  # modules whose imports are the stage's source
+    revision: ClassVar[int]
+    ranks: ClassVar[bool] = False  # one process a rank, rather than one in all
+    pool: ClassVar[bool] = False  # fans out tasks over the backend's processors
+    gpu: ClassVar[bool] = False  # one process, on a GPU where there is one
+    seconds: ClassVar[float] = 10.0  # of the quickstart's, on 2 cores: an estimate where there is no history
+
+    def check(self, at: At) -> None:
+        """ConfigError for the first contradiction among the settings."""
+
+    def check_ranks(self, cfg: Any, key: str, ranks: int) -> None:
+        """ConfigError where the settings do not go with so many ranks."""
+
+    def check_inputs(self, at: At, inputs: dict[str, str], lacking: dict[str, str]) -> None:
+        """ConfigError where what feeds the stage does not do. `inputs` as in `job`; `lacking` are roles that nothing
+        fills because of a part that is not there, with the reason."""
+
+    def absent(self, at: At) -> str:
+        """Why this data has nothing for such a stage, which is then left out; "" where it has."""
+        return ""
+
+    def roles(self, at: At) -> list[Role]:
+        return []
+
+    def implied(self, at: At, role: str, inputs: dict[str, list[str]]) -> Stage:
+        """The settings of a stage that fills an implied role; `inputs` are those of this stage that it shares."""
+        raise NotImplementedError
+
+    def pins(self, at: At) -> dict[str, tuple[str, str]]:
+        """Role -> (NAME@vN, the setting that says so): artifacts named elsewhere than in `inputs`."""
+        return {}
+
+    def parts(self, at: At) -> Parts | None:
+        """What of its artifact not every such stage makes; None where all is there."""
+        return None
+
+    def reads(self, at: At) -> list[Source]:
+        """The files of documents or rows that it reads."""
+        return []
+
+    def model(self, at: At) -> Model | None:
+        """The model that it starts from where no stage makes one."""
+        return None
+
+    def task(self, cfg: Any) -> str | None:
+        """causal or masked: the head that it trains."""
+        return None
+
+    def pinned(self, at: At, job: Any, sources: list[Source]) -> list[str]:
+        """Overrides that say what names on a hub stood for when the run was planned."""
+        return []
+
+    def row_length(self, cfg: Any) -> int | None:
+        """Tokens that its longest row may have, where a model's positions bound them."""
+        return None
+
+    def job(self, at: At, inputs: dict[str, str]) -> Any:
+        """The frozen slice: all that the worker is told. `inputs` are roles with the stage that fills each, "" where
+        none of this run does."""
+        raise NotImplementedError
+
+    def estimate(self, job: dict[str, Any], before: tuple[dict[str, Any], float] | None) -> float:
+        """Seconds that a job will take; `before` is the slice and the seconds of the last one of that name."""
+        return before[1] if before else self.seconds
+
+
+KINDS: dict[str, Kind] = {}
+
+
+def register(kind: Kind) -> None:
+    """Put a kind into the table, and its settings among those that `stages` may hold."""
+    KINDS[kind.name] = kind
+    options(Stage, **{kind.name: kind.config})
+
+
+def of(cfg: Stage) -> Kind:
+    return KINDS[cfg.kind]
+
+
+def starts_from(at: At) -> Model:
+    """The model that the first training starts from, which stands beside those that stages make."""
+    first = next((stage for stage in at.stages.values() if hasattr(stage, "model")), None)
+    return at.root.model if first is None else first.model or at.root.model
+
+
+def data_of(at: At, corpus: str | None) -> Data:
+    """The data behind a corpus that a stage takes, the run's where no stage of this run makes it."""
+    own = getattr(at.stages.get(corpus or ""), "data", None)
+    return own or at.root.data

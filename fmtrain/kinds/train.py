@@ -1,0 +1,208 @@
+"""A training: one objective on the rows that it asks for, from a model or from random weights."""
+
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
+
+from fmtrain.errors import ConfigError
+from fmtrain.kinds.base import At, Kind, Role, Stage, of
+from fmtrain.kinds.objectives import MODEL, Objective
+from fmtrain.kinds.reference import ReferenceStage
+from fmtrain.schema.fields import TEMPLATE_DATE, outside
+from fmtrain.schema.limits import AboveZero, Count, Limits, Positive, RowLength, Share, Size
+from fmtrain.schema.options import chosen
+from fmtrain.schema.training import (
+    AdamW,
+    Bert,
+    Checkpoint,
+    Cosine,
+    Llama,
+    Model,
+    Optim,
+    Schedule,
+    Zero,
+)
+
+_START_UP = 15.0  # seconds
+_CPU_FLOPS = 1.1e11  # fp32, 2 cores, as the quickstart reaches
+
+
+@dataclass
+class TrainStage(Stage):
+    """One training run. Exactly one of `steps` and `epochs` is set; the batch is in rows over all ranks."""
+
+    kind: str = "train"
+    model: Model | None = None  # None: the nearest model before, or the recipe's `model` where there is none
+    objective: Objective = field(default_factory=Objective)
+    optim: Optim = field(default_factory=AdamW)
+    schedule: Schedule = field(default_factory=Cosine)
+    zero: Zero = outside(Zero)
+    steps: Positive | None = None
+    epochs: AboveZero | None = None
+    sequence_length: RowLength = 256
+    global_batch_size: Size = 16
+    micro_batch_size: Size = outside(8)
+    precision: Annotated[str, Limits(choices=("fp32", "bf16"))] = "fp32"
+    # none: a row an example; concat: documents run on, split every sequence_length tokens
+    packing: Annotated[str, Limits(choices=("none", "concat"))] = "none"
+    max_rows: Positive | None = None
+    max_refused_fraction: Share = outside(0.1)  # of the rows; a chat template that refuses more stops the stage
+    log_every: Positive = outside(10)
+
+
+@dataclass
+class TrainJob:
+    """The frozen slice of a training stage; `model` is None where it comes from the input model."""
+
+    seed: Count
+    stage: TrainStage
+    model: Model | None = None
+    checkpoint: Checkpoint = outside(Checkpoint)
+    template_date: str = TEMPLATE_DATE
+
+
+class Train(Kind):
+    name, config, makes, revision = "train", TrainStage, "model", 3
+    worker, code = "fmtrain.train", ("fmtrain.train.__main__",)
+    ranks = True
+
+    def check(self, at: At) -> None:
+        check_stage(at.cfg, at.key)
+        if at.root.launch.ranks != "auto":
+            check_ranks(at.cfg, at.key, int(at.root.launch.ranks))
+
+    def check_ranks(self, cfg: TrainStage, key: str, ranks: int) -> None:
+        check_ranks(cfg, key, ranks)
+
+    def check_inputs(self, at: At, inputs: dict[str, str], lacking: dict[str, str]) -> None:
+        if "model" not in inputs:
+            self._check_blank(at)
+        elif made := at.stages.get(inputs["model"]):
+            task = of(made).task(made)
+            if task not in (None, at.cfg.objective.task):
+                raise ConfigError(
+                    f"{at.key}.objective={at.cfg.objective.name} trains a {at.cfg.objective.task} model, and "
+                    f"stages.{inputs['model']} makes a {task} one; name another: {at.key}.inputs.model=STAGE"
+                )
+        if scored := at.stages.get(inputs.get("reference", "")):
+            _check_reference(at, inputs["reference"], scored)
+        model, pinned = self.model(at), inputs.get("model") == ""  # of what is pinned the plan knows
+        if pinned or not isinstance(model, (Llama, Bert)):
+            return
+        if at.cfg.sequence_length > model.max_position_embeddings:
+            raise ConfigError(
+                f"{at.key}.sequence_length={at.cfg.sequence_length} is above "
+                f"model.max_position_embeddings={model.max_position_embeddings}; change one of them"
+            )
+
+    def _check_blank(self, at: At) -> None:
+        """Random weights: a family that can learn this, in a shape that is one."""
+        model, objective = self.model(at), at.cfg.objective
+        if not objective.blank:
+            raise ConfigError(
+                f"{at.key} starts from random weights (model={model.name}); give one: model=hf model.path=DIR"
+            )
+        if isinstance(model, Bert) != (objective.task == "masked"):
+            raise ConfigError(
+                f"model={model.name} cannot learn {at.key}.objective={objective.name}; bert goes with mlm"
+            )
+        if isinstance(model, (Llama, Bert)) and model.hidden_size % model.num_attention_heads:
+            raise ConfigError(
+                f"model.hidden_size={model.hidden_size} is not a multiple of "
+                f"model.num_attention_heads={model.num_attention_heads}; change one of them"
+            )
+
+    def roles(self, at: At) -> list[Role]:
+        """A stage that has a `model` of its own takes none of another stage; one that is to be random has no input."""
+        own, blank = at.cfg.model is not None, at.cfg.objective.blank
+        model = replace(MODEL, kinds=() if own else MODEL.kinds, optional=blank or own)
+        return [*at.cfg.objective.roles(), model]
+
+    def implied(self, at: At, role: str, inputs: dict[str, list[str]]) -> Stage:
+        named: dict[str, list[str] | None] = dict(inputs)
+        length, rows = at.cfg.sequence_length, at.cfg.max_rows
+        return ReferenceStage(sequence_length=length, max_rows=rows, inputs=named)
+
+    def model(self, at: At) -> Model:
+        return at.cfg.model or at.root.model
+
+    def task(self, cfg: TrainStage) -> str:
+        return cfg.objective.task
+
+    def row_length(self, cfg: TrainStage) -> int:
+        return cfg.sequence_length
+
+    def job(self, at: At, inputs: dict[str, str]) -> TrainJob:
+        model = None if "model" in inputs else self.model(at)
+        return TrainJob(at.root.seed, at.cfg, model, at.root.checkpoint, at.root.template_date)
+
+    def estimate(self, job: dict[str, Any], before: tuple[dict[str, Any], float] | None) -> float:
+        tokens = _tokens(job)
+        if before:
+            return _START_UP + max(0.0, before[1] - _START_UP) * tokens / max(1, _tokens(before[0]))
+        model = job["model"] or {}
+        hidden, layers = model.get("hidden_size", 192), model.get("num_hidden_layers", 3)
+        parameters = float(12 * layers * hidden**2 + 4096 * hidden)
+        return _START_UP + 6 * parameters * tokens / _CPU_FLOPS
+
+
+def _tokens(job: dict[str, Any]) -> int:
+    """Token positions that a training job works through, at most."""
+    stage = job["stage"]
+    by_epochs = (stage["max_rows"] or 1000) * (stage["epochs"] or 1)
+    rows = stage["steps"] * stage["global_batch_size"] if stage["steps"] else by_epochs
+    return int(rows * stage["sequence_length"] * chosen(Objective, stage["objective"]).forwards)  # type: ignore[attr-defined]
+
+
+def _check_reference(at: At, name: str, scored: Any) -> None:
+    """A preference objective's rows are those that have a reference."""
+    if scored.sequence_length != at.cfg.sequence_length:
+        raise ConfigError(
+            f"stages.{name}.sequence_length={scored.sequence_length} and "
+            f"{at.key}.sequence_length={at.cfg.sequence_length} must be equal: DPO trains on the rows that the "
+            "reference stage scored"
+        )
+    if scored.max_rows is not None and (at.cfg.max_rows is None or at.cfg.max_rows > scored.max_rows):
+        raise ConfigError(
+            f"{at.key}.max_rows={at.cfg.max_rows} is more than stages.{name}.max_rows={scored.max_rows}: DPO "
+            "trains on the rows that the reference stage scored; change one of them"
+        )
+
+
+def check_stage(cfg: TrainStage, at: str) -> None:
+    """ConfigError for the first contradiction; `at` is where the stage stands: stages.sft."""
+    if (cfg.steps is None) == (cfg.epochs is None):
+        raise ConfigError(f"{at}.steps={cfg.steps} and {at}.epochs={cfg.epochs}: set exactly one, the other null")
+    if cfg.global_batch_size % cfg.micro_batch_size:
+        raise ConfigError(
+            f"{at}.global_batch_size={cfg.global_batch_size} is not a multiple of "
+            f"{at}.micro_batch_size={cfg.micro_batch_size}; change one of them (the batch that a step sees is "
+            "global_batch_size; micro_batch_size is what one rank holds at a time)"
+        )
+    if cfg.zero.stage == 0 and cfg.precision == "bf16":
+        raise ConfigError(f"{at}.precision=bf16 needs {at}.zero.stage of 1 or more; set {at}.zero.stage=1")
+    if cfg.zero.stage == 0 and cfg.zero.offload_optimizer:
+        raise ConfigError(f"{at}.zero.offload_optimizer=true needs {at}.zero.stage of 1 or more")
+    packing = cfg.objective.packing
+    if cfg.packing != packing:
+        raise ConfigError(f"{at}.objective={cfg.objective.name} needs {at}.packing={packing}, not {cfg.packing}")
+    if cfg.steps is not None and cfg.schedule.warmup_steps >= cfg.steps > 1:
+        raise ConfigError(
+            f"{at}.schedule.warmup_steps={cfg.schedule.warmup_steps} is not below {at}.steps={cfg.steps}; "
+            f"e.g. {at}.schedule.warmup_steps={cfg.steps // 10}"
+        )
+
+
+def check_ranks(cfg: TrainStage, at: str, ranks: int) -> None:
+    """The global batch divides into whole micro-batches over the ranks."""
+    if cfg.global_batch_size % (cfg.micro_batch_size * ranks) == 0:
+        return
+    share = cfg.global_batch_size // ranks
+    if cfg.global_batch_size % ranks:
+        mend = f"{at}.global_batch_size={(share + 1) * ranks}"
+    else:
+        fits = max(n for n in range(1, min(share, cfg.micro_batch_size) + 1) if share % n == 0)
+        mend = f"{at}.micro_batch_size={fits} (the same result)"
+    raise ConfigError(
+        f"{at}.global_batch_size={cfg.global_batch_size} is not a multiple of "
+        f"{at}.micro_batch_size={cfg.micro_batch_size} times {ranks} ranks (launch.ranks); e.g. {mend}"
+    )

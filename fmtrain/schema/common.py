@@ -1,0 +1,28 @@
+"""What holds for a whole run: the root of the configuration but for its stages."""
+
+from dataclasses import dataclass, field
+
+from fmtrain.schema.dedup import Dedup
+from fmtrain.schema.fields import MISSING, TEMPLATE_DATE, outside
+from fmtrain.schema.launch import Launch
+from fmtrain.schema.limits import Count
+from fmtrain.schema.rules import Filter
+from fmtrain.schema.sources import Data
+from fmtrain.schema.tokenizers import Tokenizer
+from fmtrain.schema.training import Checkpoint, Model
+
+
+@dataclass
+class Common:
+    recipe: str = MISSING
+    store: str = "./store"
+    seed: Count = 1
+    template_date: str = TEMPLATE_DATE  # YYYY-MM-DD: today, to chat templates that ask for it
+    plugins: list[str] = outside([])  # modules that register rules and readers; what they are is in CorpusJob.plugins
+    data: Data = field(default_factory=Data)
+    filter: Filter = field(default_factory=Filter)
+    dedup: Dedup = field(default_factory=Dedup)
+    tokenizer: Tokenizer = field(default_factory=Tokenizer)
+    model: Model = field(default_factory=Model)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    launch: Launch = field(default_factory=Launch)

@@ -1,0 +1,108 @@
+"""What keys a configuration has: by the dataclasses, under the options that are chosen in it."""
+
+import dataclasses
+import difflib
+import functools
+import typing
+from typing import Any
+
+from fmtrain.kinds.table import KINDS
+from fmtrain.schema import training
+from fmtrain.schema.load import bare, hints_of
+from fmtrain.schema.options import OPTIONS, chosen
+from fmtrain.schema.root import Root
+
+# Hydra group -> base class; groups whose options all have one class have no entry in OPTIONS
+GROUPS: dict[str, type] = {
+    **{base.__name__.lower(): base for base in OPTIONS},
+    "zero": training.Zero,
+    "checkpoint": training.Checkpoint,
+}
+
+
+def known_keys(data: Any, hint: Any = Root, prefix: str = "") -> list[str]:
+    """Every key of the schema under the options that `data` has chosen, dotted, groups and leaves."""
+    if typing.get_origin(hint) is dict:
+        inner = bare(typing.get_args(hint)[1])
+        names = list(data) if dataclasses.is_dataclass(inner) else sorted({kind.makes for kind in KINDS.values()})
+        hints = dict.fromkeys(names, inner)
+    else:
+        hints = {name: bare(inner) for name, inner in hints_of(chosen(hint, data)).items()}
+    found = []
+    for name, inner in hints.items():
+        found.append(key := f"{prefix}{name}")
+        value = data.get(name) if isinstance(data, dict) else None
+        if value is not None and (dataclasses.is_dataclass(inner) or typing.get_origin(inner) is dict):
+            found += known_keys(value, inner, f"{key}.")
+    return found
+
+
+def slots(group: str, data: dict[str, Any]) -> list[str]:
+    """The places in `data` at which a group's option may stand: `stages.dpo.objective`."""
+    if group == "stage":
+        return [f"stages.{name}" for name in data["stages"]]
+    return [key for key in known_keys(data) if class_at(key, data) is GROUPS[group]]
+
+
+def class_at(key: str, base: Any) -> Any:
+    """The schema's class of a known key; of a group the base class."""
+    cls: Any = Root
+    for part in key.split("."):
+        if typing.get_origin(cls) is dict:
+            cls = bare(typing.get_args(cls)[1])
+        else:
+            cls = bare(hints_of(chosen(cls, base))[part])
+        base = base.get(part) if isinstance(base, dict) else None
+    return cls
+
+
+def node(data: Any, key: str) -> Any:
+    for part in key.split("."):
+        data = data.get(part) if isinstance(data, dict) else None
+    return data
+
+
+# What other trainers call a setting -> what it is called here, below a stage.
+_ELSEWHERE = {
+    "learning_rate": "optim.lr", "lr": "optim.lr", "weight_decay": "optim.weight_decay", "adam_beta1": "optim.beta1",
+    "adam_beta2": "optim.beta2", "max_grad_norm": "optim.max_grad_norm", "dtype": "precision", "bf16": "precision",
+    "torch_dtype": "precision", "warmup_steps": "schedule.warmup_steps", "warmup_ratio": "schedule.warmup_steps",
+    "lr_scheduler_type": "schedule", "lr_scheduler": "schedule", "num_train_epochs": "epochs", "num_epochs": "epochs",
+    "max_steps": "steps", "train_steps": "steps", "max_seq_length": "sequence_length", "max_length": "sequence_length",
+    "seq_length": "sequence_length", "seq_len": "sequence_length", "cutoff_len": "sequence_length",
+    "batch_size": "global_batch_size", "train_batch_size": "global_batch_size",
+    "gradient_accumulation_steps": "global_batch_size", "per_device_train_batch_size": "micro_batch_size",
+    "micro_batch_size_per_gpu": "micro_batch_size", "logging_steps": "log_every", "beta": "objective.beta",
+    "dpo_beta": "objective.beta", "zero_stage": "zero.stage", "mlm_probability": "objective.mask_probability",
+}  # fmt: skip
+
+
+def elsewhere(key: str, known: list[str]) -> str | None:
+    """What a setting is called here that another trainer calls so: of the stage that is named, else of the first."""
+    head, _, last = key.rpartition(".")
+    ours = _ELSEWHERE.get(last) if not head or head in known else None  # else another part is misspelt
+    stage = ".".join(head.split(".")[:2]) if head.startswith("stages.") else "stages."
+    return next((name for name in known if ours and name.startswith(stage) and name.endswith(f".{ours}")), None)
+
+
+def nearest(word: str, candidates: list[str]) -> str:
+    return _most_like(word, tuple(candidates))
+
+
+@functools.lru_cache(maxsize=256)
+def _most_like(word: str, candidates: tuple[str, ...]) -> str:
+    """The candidate most like `word`; among equals the one whose last part is most like the last part of `word`."""
+    best, found = (-1.0, -1.0), ""
+    whole = difflib.SequenceMatcher(None, "", word, autojunk=False)  # what it knows of `word` serves for all
+    last = difflib.SequenceMatcher(None, "", word.rpartition(".")[2])
+    for candidate in candidates:
+        whole.set_seq1(candidate)
+        if whole.real_quick_ratio() < best[0] or whole.quick_ratio() < best[0]:
+            continue  # upper bounds, far cheaper than the ratio
+        if (ratio := whole.ratio()) < best[0]:
+            continue
+        last.set_seq1(candidate.rpartition(".")[2])
+        likeness = (ratio, last.ratio())
+        if likeness > best:
+            best, found = likeness, candidate
+    return found

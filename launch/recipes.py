@@ -1,0 +1,192 @@
+"""Where options come from, and what Hydra makes of those that are chosen.
+
+They stand in conf/, in a folder of one's own (--config-dir), and a recipe also in any file (recipe=./mine.yaml).
+"""
+
+import contextlib
+import dataclasses
+import functools
+import re
+import tempfile
+import typing
+from collections.abc import Iterator
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from fmtrain.errors import ConfigError
+from fmtrain.schema.load import bare, hints_of
+from fmtrain.schema.options import OPTIONS, chooser, chosen
+from launch.keys import GROUPS
+
+CONFIG_MODULE = "fmtrain.conf"
+_GLOBAL = "# @package _global_"  # Hydra's word for a file whose keys stand at the root
+_GIVEN = "given"  # what a recipe that is a file is called among Hydra's
+
+
+def check_folder(folder: Path | None) -> None:
+    """ConfigError where --config-dir names none."""
+    if folder is not None and not folder.is_dir():
+        raise ConfigError(f"--config-dir={folder}: no such folder; give one with recipe/NAME.yaml or stage/NAME.yaml")
+
+
+def options(group: str, folder: Path | None = None) -> list[str]:
+    """The options of a Hydra group, from the files in conf/ and those in `folder`."""
+    return sorted({file.name.removesuffix(".yaml") for file in _files(group, folder)})
+
+
+def option(group: str, name: str, folder: Path | None = None) -> str:
+    """The text of an option's file; one's own counts before ours."""
+    file = next(file for file in _files(group, folder) if file.name == f"{name}.yaml")
+    return _text(file, f"{group}={name}")
+
+
+def _files(group: str, folder: Path | None) -> Iterator[Traversable]:
+    for place in ([folder / group] if folder else []) + [resources.files(CONFIG_MODULE).joinpath(group)]:
+        if place.is_dir():
+            yield from (file for file in place.iterdir() if file.name.endswith(".yaml"))
+
+
+def _text(file: Traversable, given: str) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as e:
+        why = e.strerror if isinstance(e, OSError) else "it is no UTF-8"
+        raise ConfigError(
+            f"{given}: {why}; give the path of a YAML file, or one of {', '.join(options(given.partition('=')[0]))}"
+        ) from None
+
+
+def comment(text: str) -> str:
+    """The first comment of an option's file: what it is for."""
+    lines = [line for line in text.splitlines() if not line.startswith(_GLOBAL)]
+    return lines[0].lstrip("# ") if lines and lines[0].startswith("#") else ""
+
+
+def is_file(recipe: str) -> bool:
+    """Whether a recipe is given as a file rather than by name."""
+    return "/" in recipe or recipe.endswith((".yaml", ".yml"))
+
+
+def merged(lines: list[str], recipe: str, folder: Path | None) -> dict[str, Any]:
+    """The configuration that options chosen for the whole run make, each given as GROUP=OPTION; `recipe` is the one
+    among them."""
+    if not is_file(recipe):
+        return _read(_hydra(tuple(lines), None, folder), f"recipe={recipe}")
+    text = _text(Path(recipe).expanduser(), f"recipe={recipe}")
+    others = [line for line in lines if not line.startswith("recipe=")]
+    try:
+        composed = _hydra(tuple(others), text, folder)
+    except ConfigError as e:
+        raise ConfigError(f"recipe={recipe}: {e}") from None
+    data, own = _read(composed, f"recipe={recipe}"), _read(text, f"recipe={recipe}")
+    for name, value in own.items():  # whoever says which option says all of it, not what it changes of another
+        base = GROUPS.get(name)
+        says = base in OPTIONS and isinstance(value, dict) and chooser(base) in value
+        if says and not any(line.startswith(f"{name}=") for line in others):
+            data[name] = value
+    if "recipe" not in own:
+        data["recipe"] = Path(recipe).stem
+    return data
+
+
+@functools.lru_cache(maxsize=64)
+def _hydra(lines: tuple[str, ...], text: str | None, folder: Path | None) -> str:
+    """As YAML, so that nobody changes what is kept; `text` is that of a recipe that is a file."""
+    try:
+        GlobalHydra.instance().clear()
+        with (
+            _searched(text, folder) as found,
+            initialize_config_module(version_base="1.3", config_module=CONFIG_MODULE),
+        ):
+            return OmegaConf.to_yaml(hydra_compose("config", overrides=[*found, *lines]))
+    except (HydraException, OmegaConfBaseException) as e:
+        cause = e.__cause__ if isinstance(e.__cause__, OmegaConfBaseException) else e
+        raise ConfigError(readable(cause)) from None
+    except (YAMLError, RecursionError, ValueError, TypeError, AttributeError, OSError) as e:  # of a file's odd shape
+        why = " ".join(str(e).split())[:300] or type(e).__name__
+        raise ConfigError(f"{why}; expected YAML as docs/recipes.md has it") from None
+
+
+@contextlib.contextmanager
+def _searched(text: str | None, folder: Path | None) -> Iterator[list[str]]:
+    """Overrides that let Hydra find the files of `folder`, and a recipe of that text."""
+    places = [] if folder is None else [folder.absolute()]
+    with contextlib.ExitStack() as stack:
+        if text is not None:
+            made = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fmtrain-")))
+            (made / "recipe").mkdir()
+            head = "" if text.lstrip().startswith(_GLOBAL) else f"{_GLOBAL}\n"
+            (made / "recipe" / f"{_GIVEN}.yaml").write_text(head + text, encoding="utf-8")
+            places = [made, *places]
+        where = ",".join("'file://" + str(place).replace("'", "\\'") + "'" for place in places)
+        yield ([f"recipe={_GIVEN}"] if text is not None else []) + ([f"hydra.searchpath=[{where}]"] if places else [])
+
+
+def _read(text: str, given: str) -> dict[str, Any]:
+    """YAML as a mapping whose keys are texts, all through; ConfigError says what is not."""
+    try:
+        data = OmegaConf.to_container(OmegaConf.create(text))
+        _check_shape(data, given, "")
+    except (YAMLError, OmegaConfBaseException, RecursionError, ValueError, AttributeError) as e:
+        raise ConfigError(f"{given}: {' '.join(str(e).split())[:300] or type(e).__name__}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{given}: expected settings with values, as docs/recipes.md has them")
+    return typing.cast(dict[str, Any], data)
+
+
+def _check_shape(data: Any, given: str, at: str) -> None:
+    for key, value in data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ():
+        where = f"{at}.{key}" if at else str(key)
+        if isinstance(data, dict) and not isinstance(key, str):
+            raise ConfigError(f"{given}: the key {where} is no name; where it is meant as one, put it in quotes")
+        if where == "stages" and not isinstance(value, dict):
+            raise ConfigError(f"{given}: stages is no map of names to stages; e.g. stages: {{sft: {{kind: train}}}}")
+        _check_shape(value, given, where)
+
+
+def place(group: str, name: str, before: Any, folder: Path | None) -> dict[str, Any]:
+    """An option for a place in a stage. What stood there and the option has no word on stays."""
+    given = f"{group}={name}"
+    found = _read(option(group, name, folder), given)
+    if found.pop("defaults", None) and group != "data":  # a data source's filter goes to the root's
+        raise ConfigError(f"{given}: an option with defaults of its own cannot be placed; write them into it")
+    fields = hints_of(chosen(GROUPS[group], found))
+    found = {key: expanded(fields.get(key), value, folder) for key, value in found.items()}
+    return {key: value for key, value in (before if isinstance(before, dict) else {}).items() if key in fields} | found
+
+
+def expanded(hint: Any, data: Any, folder: Path | None) -> Any:
+    """`data` with options given by name (`filter: code`, `filter: {name: code}`) as their files have them."""
+    hint = bare(hint)
+    if typing.get_origin(hint) is dict and isinstance(data, dict):
+        return {key: expanded(typing.get_args(hint)[1], value, folder) for key, value in data.items()}
+    group = next((name for name, base in GROUPS.items() if base is hint), None)
+    if group is not None and isinstance(data, str) and data in options(group, folder):
+        return place(group, data, None, folder)
+    if not isinstance(data, dict) or not dataclasses.is_dataclass(hint):
+        return data
+    hint = typing.cast(type, hint)
+    if hint in OPTIONS and group is not None:
+        name = data.get(chooser(hint))
+        if isinstance(name, str) and name in options(group, folder) and len(set(OPTIONS[hint].values())) == 1:
+            data = place(group, name, None, folder) | data  # the options differ in their values alone
+    hints = hints_of(chosen(hint, data))
+    return {key: expanded(hints.get(key), value, folder) for key, value in data.items()}
+
+
+def readable(error: BaseException) -> str:
+    """OmegaConf's message with the key in front and without its internals."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    key = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), "")
+    first = re.sub(rf"recipe/{_GIVEN}\b", "it", lines[0]) if lines else type(error).__name__
+    return f"{key}: {first}" if key and key not in first else first

@@ -1,0 +1,170 @@
+"""Recipes of one's own: a file, a folder of options, stages added on the command line."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fmtrain.errors import ConfigError
+from launch.cli import main
+from launch.compose import compose
+from launch.recipes import comment, option, options
+from launch.verbs.slurm import _kept
+
+MINE = """# My own.
+defaults:
+  - quickstart_tiny
+  - _self_
+
+stages:
+  sft: {optim: {lr: 3e-4}}
+  again: {kind: train, objective: sft, epochs: 2, optim: adamw, max_rows: 20}
+"""
+
+
+def test_a_recipe_in_a_file_may_extend_ours(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(MINE)
+    root = compose([f"recipe={tmp_path}/mine.yaml", "stages.again.optim.lr=1e-5"])
+    again, sft = root.stages["again"], root.stages["sft"]
+    assert (again.optim.lr, again.objective.name, again.epochs) == (1e-5, "sft", 2.0)  # type: ignore[union-attr]
+    assert (sft.optim.lr, sft.steps) == (3e-4, 6)  # type: ignore[union-attr]
+    assert list(root.stages)[-1] == "again" and root.recipe == "mine"
+
+
+def test_a_file_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(MINE)
+    compose([f"recipe={path}"])
+    path.write_text(MINE.replace("epochs: 2", "epochs: 3"))
+    assert compose([f"recipe={path}"]).stages["again"].epochs == 3.0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("epochs: 2", "epocs: 2"), "stages.again.epocs is not a setting of TrainStage; did you mean 'epochs'"),
+        (("kind: train", "kind: trian"), "stages.again.kind: 'trian' is not one of .* did you mean 'train'"),
+        (("optim: adamw", "optim: adamx"), "stages.again.optim.name: 'adamx' is not one of"),
+        (("kind: train, ", ""), "stages.again.kind: .* is not one of"),
+        (("  - quickstart_tiny", "  - quickstrt"), "quickstrt"),
+        (("stages:", "stages: ["), "mine"),
+        (("again:", "a.b:"), "stages.a.b: expected letters"),
+        (("again:", "1:"), "the key stages.1 is no name"),
+        (("kind: train,", "kind: [train],"), "stages.again.kind: .* is not one of"),
+        (("stages:", "stages: text\nother:"), "stages is no map of names to stages"),
+        (("defaults:", "defaults: quickstart\nother:"), "mine.yaml: "),
+        (("  - quickstart_tiny", "  - given"), "mine.yaml: "),
+    ],
+)
+def test_a_mistake_in_a_file_is_named(change: tuple[str, str], says: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(MINE.replace(*change))
+    with pytest.raises(ConfigError, match=says):
+        compose([f"recipe={tmp_path}/mine.yaml"])
+
+
+def test_a_file_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match=r"recipe=\./nowhere\.yaml: No such file .* one of corpus_code"):
+        compose(["recipe=./nowhere.yaml"])
+
+
+def test_a_folder_of_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "stage").mkdir()
+    (tmp_path / "stage" / "gentle.yaml").write_text(
+        "# Little by little.\nkind: train\nobjective: {name: sft}\nepochs: 1\n"
+    )
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe" / "mine.yaml").write_text(f"# @package _global_\n{MINE}recipe: mine\n")
+    root = compose(["recipe=mine", "+stage@stages.last=gentle", "stages.last.max_rows=9"], tmp_path)
+    assert root.recipe == "mine" and root.stages["last"].epochs == 1.0  # type: ignore[union-attr]
+    assert "gentle" in options("stage", tmp_path) and "gentle" not in options("stage")
+    assert comment(option("stage", "gentle", tmp_path)) == "Little by little."
+    assert main(["recipes", f"--config-dir={tmp_path}"]) == 0
+    assert "mine" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="--config-dir="):
+        compose([], tmp_path / "nowhere")
+
+
+def test_stages_are_added_and_changed_from_the_command_line() -> None:
+    root = compose(["+stage@stages.more=sft", "stages.more.inputs.model=dpo", "zero@stages.more.zero=stage3"])
+    more = root.stages["more"]
+    assert more is not None and more.inputs == {"model": ["dpo"]} and more.zero.stage == 3  # type: ignore[attr-defined]
+    whole = compose(["+stages.more={kind: train, objective: sft, epochs: 2}"]).stages["more"]
+    assert whole.epochs == 2.0 and whole.objective.name == "sft"  # type: ignore[union-attr]
+    kept = compose(["schedule@stages.sft.schedule=constant"]).stages["sft"].schedule  # type: ignore[union-attr]
+    assert (kept.name, kept.warmup_steps) == ("constant", 5)
+    with pytest.raises(ConfigError, match=r"stages\.nowhere is not part of recipe=quickstart"):
+        compose(["zero@stages.nowhere.zero=stage3"])
+
+
+def test_what_is_composed_can_be_printed_and_given_again(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["plan", "recipe=quickstart_tiny", "seed=7", "--cfg", "job"]) == 0
+    printed = capsys.readouterr().out
+    assert yaml.safe_load(printed)["seed"] == 7
+    (tmp_path / "printed.yaml").write_text(printed)
+    assert compose([f"recipe={tmp_path}/printed.yaml"]) == compose(["recipe=quickstart_tiny", "seed=7"])
+
+
+def test_an_option_by_its_name_is_the_whole_option(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "defaults:\n  - corpus_code\n  - _self_\nfilter: gopher\ndedup: {name: web, rows: 4}\n"
+        "stages:\n  more: {kind: corpus, filter: code, dedup: {name: exact}}\n"
+    )
+    root = compose([f"recipe={tmp_path}/mine.yaml"])
+    more = root.stages["more"]
+    assert root.filter.rules == ["gopher_repetition", "gopher_quality"] and more.filter.rules == ["code"]  # type: ignore[union-attr]
+    assert (root.dedup.steps[-1], root.dedup.rows, more.dedup.steps) == ("paragraphs", 4, ["exact"])  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("group", ["model={name: hf, path: /x}", "tokenizer={name: wordpiece, alphabet: 9}"])
+def test_another_option_of_a_group_leaves_nothing_of_the_usual_one(group: str, tmp_path: Path) -> None:
+    name, _, value = group.partition("=")
+    (tmp_path / "mine.yaml").write_text(f"defaults:\n  - finetune\n  - _self_\n{name}: {value}\n")
+    root = compose([f"recipe={tmp_path}/mine.yaml", *(["model.path=/x"] if name == "tokenizer" else [])])
+    assert getattr(root, name).name in value
+
+
+def test_a_secret_in_a_recipe_is_shown_as_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MY_SECRET", "abcdefghijkl")
+    (tmp_path / "mine.yaml").write_text(
+        "defaults:\n  - corpus_web\n  - _self_\ndata: {files: ['${ oc.env:MY_SECRET}/x.jsonl']}\n"
+    )
+    assert main(["plan", f"recipe={tmp_path}/mine.yaml", "--cfg", "job"]) == 0
+    shown = capsys.readouterr().out
+    assert "abcdefghijkl" not in shown and "oc.env:MY_SECRET" in shown
+
+
+def test_a_recipe_names_its_plug_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "of_a_recipe.py").write_text(
+        "import dataclasses\n@dataclasses.dataclass\nclass Seen:\n    least: int = 1\n"
+        "def register(registry):\n    registry.rule('seen', Seen, lambda settings: None)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "mine.yaml").write_text(
+        "defaults:\n  - corpus_code\n  - _self_\nplugins: [of_a_recipe]\nfilter: {rules: [seen], seen: {least: 3}}\n"
+    )
+    assert compose([f"recipe={tmp_path}/mine.yaml"]).filter.seen.least == 3  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["recipe=tokens", "recipe=quickstart"], "chosen twice"),
+        (["filter@filter=gopher"], "chosen for the whole run it is filter=gopher"),
+        (["recipe@foo=quickstart"], "chosen for the whole run it is recipe=quickstart"),
+    ],
+)
+def test_odd_choices_are_refused(overrides: list[str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        compose(overrides)
+
+
+def test_a_job_of_a_queue_keeps_the_recipe_that_was_planned(tmp_path: Path) -> None:
+    (tmp_path / "it's mine.yaml").write_text(MINE)
+    (tmp_path / "run").mkdir()
+    given = [f'recipe="{tmp_path}/it\'s mine.yaml"', "seed=3"]
+    kept = _kept(given, tmp_path / "run")
+    (tmp_path / "it's mine.yaml").write_text("recipe: another\n")
+    root = compose(kept)
+    assert root.stages["again"].epochs == 2.0 and root.recipe == "it's mine"  # type: ignore[union-attr]
