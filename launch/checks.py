@@ -33,7 +33,7 @@ def check(root: Root) -> None:
     _artifacts(at)
     for one in at:
         of(one.cfg).check(one)
-    edges.resolve(root)
+    _artifacts(list(edges.resolve(root).at.values()))  # with those that are implied
 
 
 def _artifacts(stages: list[At]) -> None:

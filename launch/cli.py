@@ -10,10 +10,10 @@ import traceback
 
 from fmtrain import show
 from fmtrain.errors import ExitCode, FmtrainError
-from launch.verbs import corpus, doctor, generate, models, run, status, verify
+from launch.verbs import corpus, doctor, generate, models, options, run, status, verify
 from launch.verbs.parser import Parser
 
-_VERBS = (run, status, models, verify, generate, corpus, doctor)  # in the order that --help shows
+_VERBS = (run, options, status, models, verify, generate, corpus, doctor)  # in the order that --help shows
 
 
 @show.terminal()

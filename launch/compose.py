@@ -10,6 +10,7 @@ import difflib
 import re
 import shlex
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fmtrain import redact
 from fmtrain.errors import ConfigError
+from fmtrain.kinds.base import Stage
 from fmtrain.schema import plugins, training
 from fmtrain.schema.common import Common
 from fmtrain.schema.load import filled, hints_of, load
@@ -31,6 +33,11 @@ from launch.keys import GROUPS, class_at, elsewhere, known_keys, nearest, node, 
 from launch.recipes import check_folder, expanded, is_file, merged, options, place, readable
 
 
+@dataclasses.dataclass
+class _Plugins:
+    plugins: list[str] = dataclasses.field(default_factory=list)
+
+
 def compose(overrides: list[str], folder: Path | None = None) -> Root:
     """The configuration that `overrides` ask for; ConfigError names the key and the mend. `folder` holds groups of
     one's own, beside ours."""
@@ -39,8 +46,8 @@ def compose(overrides: list[str], folder: Path | None = None) -> Root:
         redact.learn_urls(text)
     parsed = parse(overrides)
     _load_plugins(parsed)
-    base = _base([o for o in parsed if _is_choice(o)], folder)
-    values = [o for o in parsed if not _is_choice(o)]
+    base = _base([o for o in parsed if _is_choice(o)], [o for o in parsed if _is_stage(o)], folder)
+    values = [o for o in parsed if not (_is_choice(o) or _is_stage(o))]
     for override in values:
         check_key(override, base)
         _check_value(override, base)
@@ -58,12 +65,18 @@ def _overridden(base: dict[str, Any], values: list[Override]) -> dict[str, Any]:
         for override in values:
             key, value = override.key_or_group, _value(override, base)
             both = isinstance(value, dict) and OmegaConf.is_dict(OmegaConf.select(config, key))
+            both = both and not _chooses(value, class_at(key, base), node(base, key))
             OmegaConf.update(config, key, value, merge=both, force_add=True)
         data = OmegaConf.to_container(config, resolve=True)
         _learn(OmegaConf.to_container(config, resolve=False), data)
     except OmegaConfBaseException as e:
         raise ConfigError(readable(e)) from None
     return typing.cast(dict[str, Any], data)
+
+
+def _chooses(value: dict[str, Any], cls: Any, before: Any) -> bool:
+    """Whether a value says another option than the one that stands there: nothing of that one stays."""
+    return cls in OPTIONS and (key := chooser(cls)) in value and value[key] != before.get(key)
 
 
 def _value(override: Override, base: dict[str, Any]) -> Any:
@@ -132,7 +145,7 @@ def check_key(override: Override, base: dict[str, Any]) -> None:
     """Refuse an overridden key that the schema does not have, naming the nearest one that it has."""
     key, line = override.key_or_group, override.input_line
     known = known_keys(base)
-    if key in known or (key.count(".") == 1 and key.startswith("stages.") and isinstance(override.value(), dict)):
+    if key in known:
         return
     _check_stage(key, base)
     parent = key.rpartition(".")[0]
@@ -228,7 +241,13 @@ def _first_key(cls: Any) -> str:
     return dataclasses.fields(cls)[0].name
 
 
-def _base(choices: list[Override], folder: Path | None = None) -> dict[str, Any]:
+def _is_stage(override: Override) -> bool:
+    """Whether it adds or changes a whole stage: `+stages.more={kind: train, ..}`."""
+    key = override.key_or_group
+    return key.startswith("stages.") and key.count(".") == 1 and isinstance(override.value(), dict)
+
+
+def _base(choices: list[Override], stages: Sequence[Override] = (), folder: Path | None = None) -> dict[str, Any]:
     """The configuration before any value is overridden, whole: the keys that may be overridden."""
     for override in choices:
         _check_choice(override, folder)
@@ -237,7 +256,12 @@ def _base(choices: list[Override], folder: Path | None = None) -> dict[str, Any]
         raise ConfigError(f"{' '.join(o.input_line or '' for o in twice)}: chosen twice; give one")
     recipe = next((str(o.value()) for o in whole if o.key_or_group == "recipe"), "")
     data = expanded(Root, merged([o.input_line or "" for o in whole], recipe, folder), folder)
-    plugins.register(map(str, data.get("plugins") or []))  # those that a recipe names
+    resolved = OmegaConf.to_container(OmegaConf.create({"plugins": data.get("plugins") or []}), resolve=True)
+    plugins.register(load(_Plugins, resolved).plugins)  # those that the recipe names
+    for override in stages:
+        name, value = override.key_or_group.partition(".")[2], override.value()
+        before = data["stages"].get(name) or {}
+        data["stages"][name] = expanded(Stage, {**before, **value}, folder)  # type: ignore[dict-item]
     for override in sorted((o for o in choices if o.package is not None), key=lambda o: o.key_or_group != "stage"):
         _place(data, override, folder)
     return typing.cast(dict[str, Any], filled(Root, data))
@@ -255,6 +279,9 @@ def _place(data: Any, choice: Override, folder: Path | None) -> None:
         if slot not in known_keys(whole) or class_at(slot, whole) is not GROUPS[group]:
             near = nearest(slot, slots(group, whole))
             raise ConfigError(f"{line}: {group} has no place {slot!r}; did you mean {near!r}?")
+    elif group == "stage" and whole["stages"].get(last) is not None:
+        another = f"+stage@{slot}2={choice.value()}"
+        raise ConfigError(f"{line}: {slot} stands already; another has another name, e.g. {another}")
     elif group != "stage":
         raise ConfigError(f"{line}: {slot} is a stage; {group} stands in one: {group}@{slot}.{group}={choice.value()}")
     holder = data

@@ -132,6 +132,7 @@ class Driver:
         todo = [s for s in self.steps if s.action != "reuse"]
         for step in self.steps:
             if step.action == "reuse":
+                self.made[step.node.stage] = self._named(step, self.made[step.node.stage])
                 self._say(step, f"reuse {step.reason}")
         if not todo:
             return
@@ -156,10 +157,10 @@ class Driver:
         """The step's artifact: found, finished earlier but not committed, or made now."""
         node = step.node
         self.run.update(stage=node.stage)
-        found = self.store.find(node.kind.makes, step.fingerprint)
+        found = self.store.find(node.kind.makes, step.fingerprint, node.name)
         if found is not None:
             self._say(step, f"reuse {found.ref}")
-            return found
+            return self._named(step, found)
         work = self.store.adopt(node.kind.makes, step.fingerprint, held.me.token)
         if not _is_finished(work, self.signals.check):
             self._work(step, backend, work, held)
@@ -167,6 +168,14 @@ class Driver:
         self._say(step, f"{artifact.ref} in {duration(artifact.manifest.seconds)}")
         self.run.event("committed", stage=node.stage, artifact=artifact.ref, seconds=artifact.manifest.seconds)
         return artifact
+
+    def _named(self, step: Step, found: Artifact) -> Artifact:
+        """What is reused, as a version of the name that the stage gives it."""
+        name = step.node.name
+        if found.manifest.name == name:
+            return found
+        fields = {"name": name, "stage": step.node.stage, "run": self.run.id, "created": _now()}
+        return self.store.under(found, self.signals.check, **fields)
 
     def _work(self, step: Step, backend: Backend, work: Path, held: Lease) -> None:
         node = step.node
@@ -182,7 +191,7 @@ class Driver:
         write_stage(
             folder,
             Stage(node.stage, node.kind.makes, node.name, step.fingerprint, self.run.id, dump(node.job), inputs, refs,
-                  [*node.sources, *_folders(step)], str(work), resources),
+                  [*node.sources, *_folders(step)], str(work), resources, plugins=node.plugins),
         )  # fmt: skip
         if step.action != "resume":
             (work / "code").write_text(step.code)  # what unfinished work was begun with
@@ -266,7 +275,7 @@ class Driver:
             artifact = parent if isinstance(parent, Artifact) else None
             if isinstance(parent, Step):
                 artifact = self.made[parent.node.stage]
-            print_of = step.payload["parents"][role]
+            print_of = step.prints[role]
             ref = artifact.ref if artifact else redact.shown(_folder(parent))
             parents[role] = {"ref": ref, "fingerprint": print_of}
         manifest = Manifest(

@@ -14,6 +14,7 @@ from typing import Any
 from fmtrain.errors import ConfigError
 from fmtrain.kinds.base import At, Parts, Role, Stage, of
 from fmtrain.run.stage import Source
+from fmtrain.schema.fields import MISSING
 from fmtrain.schema.root import Root
 from fmtrain.schema.sources import Data
 
@@ -27,8 +28,8 @@ class Pin:
 
     ref: str
     kinds: tuple[str, ...]
-    key: str  # the setting
-    stage: str | None  # the stage of this run that would have been taken
+    key: str = field(compare=False)  # the setting
+    stage: str | None = field(compare=False)  # the stage of this run that would have been taken
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Path:
     """A folder that is no artifact of ours: `model.path=DIR`, `inputs.model=./DIR`."""
 
     path: str
+
+    @classmethod
+    def of(cls, given: str) -> "Path":
+        """In the one spelling that a folder has here."""
+        return cls(given if given == MISSING else os.path.normpath(os.path.expanduser(given)))
 
 
 Origin = str | Pin | Path  # a str is a stage of this run
@@ -60,17 +66,19 @@ def resolve(
     gone: dict[str, str] = {}
     while True:  # until nothing more is left out or implied
         known = {name: stage for name, stage in stages.items() if name not in gone}
-        at = {name: At(name, stage, root, known, find) for name, stage in known.items()}
+        fed: dict[str, dict[str, str]] = {}
+        at = {name: At(name, stage, root, known, find, fed) for name, stage in known.items()}
         resolver = _Resolver(stages, at, gone, {name: parts(one) for name, one in at.items()})
         inputs = resolver.inputs()
         if not (resolver.newly or resolver.implied):
             break
         gone |= resolver.newly
         stages = _with(stages, resolver.implied)
-    for name, one in at.items():
-        fed = {role: origin if isinstance(origin, str) else "" for role, origin in inputs[name].items()}
-        of(one.cfg).check_inputs(one, fed, resolver.lacking.get(name, {}))
     order = _ordered(inputs)
+    for name in order:
+        fed[name] = {role: origin if isinstance(origin, str) else "" for role, origin in inputs[name].items()}
+    for name in order:
+        of(at[name].cfg).check_inputs(at[name], fed[name], resolver.lacking.get(name, {}))
     return Edges({name: at[name] for name in order}, inputs, gone)
 
 
@@ -119,13 +127,14 @@ class _Resolver:
         why = {name: self._lacks(name, role) for name in makers}
         makers = [name for name in makers if not why[name]]
         agreeing = [name for name in makers if self._agrees(name, role, others)]
-        if role.implied and not agreeing and not self.newly.get(at.name):
+        if role.implied and not agreeing:
             return self._imply(at, role, others)
         if makers:
-            return {role.name: (agreeing or makers)[-1]}
+            fitting = [name for name in agreeing if of(at.cfg).fits(at, role.name, self.stages[name])]
+            return {role.name: (fitting or agreeing or makers)[-1]}
         model = of(at.cfg).model(at) if role.folder else None
         if model is not None and model.folder is not None:
-            return {role.name: Path(model.folder)}
+            return {role.name: Path.of(model.folder)}
         reasons = [self.gone[n] for n in self._before(at, role) if n in self.gone] + [w for w in why.values() if w]
         if reasons and not role.optional:
             self.newly[at.name] = reasons[-1]
@@ -145,17 +154,23 @@ class _Resolver:
     def _imply(self, at: At, role: Role, others: dict[str, Origin]) -> dict[str, Origin]:
         """Have a stage added before this one, fed by the same."""
         shared = {one: origin for one in role.agrees if (origin := others.get(one)) is not None}
-        if len(shared) < len(role.agrees):  # this one cannot be fed itself, and that is said
+        if len(shared) < len(role.agrees) or self.implied:  # it cannot be fed itself, or another serves both
             return {}
         named = {one: [_ref(origin)] for one, origin in shared.items()}
         name = f"{at.name}_{role.name}"
+        while name in self.stages:
+            name += "_"
         self.implied[name] = (at.name, of(at.cfg).implied(at, role.name, named))
         return {}
 
     def _given(self, at: At, role: Role, given: list[str]) -> dict[str, Origin]:
         if len(given) > 1 and not (role.many or role.several):
             raise at.fail(f".inputs.{role.name}=[{','.join(given)}]: one is taken; name one")
-        named = {ref: self._named(at, role, ref) for ref in given}
+        there = [ref for ref in given if ref not in self.gone] if role.many else given  # of some the others are enough
+        named = {ref: self._named(at, role, ref) for ref in there or given}
+        keys = [os.path.basename(ref.rstrip("/")) if role.many else ref for ref in given]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise at.fail(f".inputs.{role.name}=[{','.join(given)}]: two are called {twice[0]}; name each once")
         if role.many:
             return {f"{role.name}.{os.path.basename(ref.rstrip('/'))}": origin for ref, origin in named.items()}
         if len(named) == 1:
@@ -212,7 +227,7 @@ class _Resolver:
             return Pin(ref, role.kinds, key, None if role.many or not before else before[-1])
         if ref.startswith(("./", "../", "/", "~")):
             if role.folder:
-                return Path(ref)
+                return Path.of(ref)
             raise ConfigError(f"{key}={ref}: a folder is no {role.name}; give a stage or NAME@vN")
         if "/" in ref:
             raise ConfigError(f"{key}={ref}: models are not fetched from a hub by name; give a folder: {key}=./DIR")

@@ -4,12 +4,13 @@ Knows kinds of stages by their table alone; knows nothing of the store, of proce
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fmtrain.errors import ConfigError
 from fmtrain.kinds.base import At, Kind, Parts, of
 from fmtrain.run.stage import Source
+from fmtrain.schema import plugins
 from fmtrain.schema.root import Root
 from fmtrain.schema.sources import Data
 from launch import edges
@@ -37,7 +38,9 @@ class Node:
     job: Any
     parents: dict[str, "str | Pin | Folder"] = field(default_factory=dict)
     sources: list[Source] = field(default_factory=list)
+    many: set[str] = field(default_factory=set)  # roles that stages fill under their names
     agrees: dict[str, tuple[str, ...]] = field(default_factory=dict)  # role -> roles that it must have been made of too
+    plugins: list[dict[str, str]] = field(default_factory=list)  # that its kind or objective comes of
     pinned: list[str] = field(default_factory=list)  # overrides that say what names on the hub stood for
 
 
@@ -69,7 +72,9 @@ def build(root: Root) -> Graph:
         parents = {r: folders[o.path] if isinstance(o, edges.Path) else o for r, o in inputs.items()}
         node = Node(name, kind, edges.artifact(at), job, parents)
         node.sources = [*kind.reads(at), *referenced_files(job, at.key)]
+        node.many = {role.name for role in kind.roles(at) if role.many}
         node.agrees = {role.name: role.agrees for role in kind.roles(at) if role.agrees}
+        node.plugins = [asdict(plugin) for plugin in plugins.behind(at.cfg)]
         node.pinned = kind.pinned(at, job, node.sources)
         nodes.append(node)
     return Graph(nodes, [*_told(found.left_out), *parts.notes(found.at)])

@@ -66,7 +66,7 @@ def node(data: Any, key: str) -> Any:
 _ELSEWHERE = {
     "learning_rate": "optim.lr", "lr": "optim.lr", "weight_decay": "optim.weight_decay", "adam_beta1": "optim.beta1",
     "adam_beta2": "optim.beta2", "max_grad_norm": "optim.max_grad_norm", "dtype": "precision", "bf16": "precision",
-    "torch_dtype": "precision", "warmup_steps": "schedule.warmup_steps", "warmup_ratio": "schedule.warmup_steps",
+    "torch_dtype": "precision", "warmup_steps": "schedule.warmup_steps",
     "lr_scheduler_type": "schedule", "lr_scheduler": "schedule", "num_train_epochs": "epochs", "num_epochs": "epochs",
     "max_steps": "steps", "train_steps": "steps", "max_seq_length": "sequence_length", "max_length": "sequence_length",
     "seq_length": "sequence_length", "seq_len": "sequence_length", "cutoff_len": "sequence_length",
@@ -80,9 +80,11 @@ _ELSEWHERE = {
 def elsewhere(key: str, known: list[str]) -> str | None:
     """What a setting is called here that another trainer calls so: of the stage that is named, else of the first."""
     head, _, last = key.rpartition(".")
-    ours = _ELSEWHERE.get(last) if not head or head in known else None  # else another part is misspelt
-    stage = ".".join(head.split(".")[:2]) if head.startswith("stages.") else "stages."
-    return next((name for name in known if ours and name.startswith(stage) and name.endswith(f".{ours}")), None)
+    staged = head.startswith("stages.") and head.count(".") == 1
+    if last not in _ELSEWHERE or not (not head or (staged and head in known)):  # else another part is misspelt
+        return None
+    ours, stage = _ELSEWHERE[last], f"{head}." if staged else "stages."
+    return next((name for name in known if name.startswith(stage) and name.endswith(f".{ours}")), None)
 
 
 def nearest(word: str, candidates: list[str]) -> str:

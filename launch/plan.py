@@ -33,6 +33,7 @@ class Step:
     seconds: float  # estimate
     artifact: Artifact | None = None
     parents: dict[str, "Step | Artifact | Folder"] = field(default_factory=dict)
+    prints: dict[str, str] = field(default_factory=dict)  # role -> the parent's fingerprint
 
     @property
     def code(self) -> str:
@@ -49,14 +50,16 @@ def plan(graph: Graph, store: Store) -> list[Step]:
     steps: dict[str, Step] = {}
     for node in graph.nodes:
         parents = {role: _parent(origin, steps, store) for role, origin in node.parents.items()}
+        prints = {role: _identity(parent) for role, parent in parents.items()}
         payload = {
             "kind": node.kind.name,
             "revision": node.kind.revision,
             "job": identity(node.job),
-            "parents": {role: _identity(parent) for role, parent in sorted(parents.items())},
+            "parents": _unnamed(prints, node.many),
             "sources": sorted(s.identity for s in node.sources),
+            **({"plugins": node.plugins} if node.plugins else {}),
         }
-        step = Step(node, fingerprint(payload), payload, "run", "", 0.0, parents=parents)
+        step = Step(node, fingerprint(payload), payload, "run", "", 0.0, parents=parents, prints=prints)
         _decide(step, store)
         steps[node.stage] = step
     for node in graph.nodes:
@@ -66,6 +69,15 @@ def plan(graph: Graph, store: Store) -> list[Step]:
     for step in steps.values():
         _check_agreement(step)
     return list(steps.values())
+
+
+def _unnamed(prints: dict[str, str], many: set[str]) -> dict[str, str]:
+    """Role -> fingerprint, without the names of the stages that a role of many was filled by."""
+    found = {role: one for role, one in prints.items() if role.partition(".")[0] not in many}
+    for head in many:
+        ours = sorted(one for role, one in prints.items() if role.partition(".")[0] == head)
+        found |= {f"{head}.{n}": one for n, one in enumerate(ours)}
+    return dict(sorted(found.items()))
 
 
 def _parent(origin: "str | Pin | Folder", steps: dict[str, Step], store: Store) -> "Step | Artifact | Folder":
@@ -124,10 +136,11 @@ def _check_agreement(step: Step) -> None:
 
 def _decide(step: Step, store: Store) -> None:
     node = step.node
-    found = store.find(node.kind.makes, step.fingerprint)
+    found = store.find(node.kind.makes, step.fingerprint, node.name)
     if found is not None:
         verify_looks(found)
         notes = ["code changed"] if found.manifest.code != step.code else []
+        notes += [f"to be called {node.name} too"] if found.manifest.name != node.name else []
         notes += [f"its {role} {ref} is gone" for role, ref in store.gone(found).items()]
         step.action, step.artifact = "reuse", found
         step.reason = f"{found.ref} ({', '.join(notes)})" if notes else found.ref

@@ -78,25 +78,44 @@ def is_file(recipe: str) -> bool:
 
 
 def merged(lines: list[str], recipe: str, folder: Path | None) -> dict[str, Any]:
-    """The configuration that options chosen for the whole run make, each given as GROUP=OPTION; `recipe` is the one
-    among them."""
-    if not is_file(recipe):
-        return _read(_hydra(tuple(lines), None, folder), f"recipe={recipe}")
-    text = _text(Path(recipe).expanduser(), f"recipe={recipe}")
+    """The configuration that a recipe makes with the options chosen for the whole run, each given as GROUP=OPTION.
+
+    The command line counts before the recipe, the recipe before the options that it names, these before the defaults.
+    """
     others = [line for line in lines if not line.startswith("recipe=")]
-    try:
-        composed = _hydra(tuple(others), text, folder)
-    except ConfigError as e:
-        raise ConfigError(f"recipe={recipe}: {e}") from None
-    data, own = _read(composed, f"recipe={recipe}"), _read(text, f"recipe={recipe}")
+    chosen_here = dict(line.partition("=")[::2] for line in others)
+    if is_file(recipe):
+        text = _text(Path(recipe).expanduser(), f"recipe={recipe}")
+        try:
+            data = _read(_hydra(tuple(others), text, folder), f"recipe={recipe}")
+        except ConfigError as e:
+            raise ConfigError(f"recipe={recipe}: {e}") from None
+    else:
+        data = _read(_hydra(tuple(lines), None, folder), f"recipe={recipe}")
+        text = option("recipe", recipe, folder) if recipe else ""
+    own = _read(text, f"recipe={recipe}") if text else {}
     for name, value in own.items():  # whoever says which option says all of it, not what it changes of another
         base = GROUPS.get(name)
-        says = base in OPTIONS and isinstance(value, dict) and chooser(base) in value
-        if says and not any(line.startswith(f"{name}=") for line in others):
+        if base in OPTIONS and (isinstance(value, str) or (isinstance(value, dict) and chooser(base) in value)):
             data[name] = value
-    if "recipe" not in own:
+    if is_file(recipe) and "recipe" not in own:
         data["recipe"] = Path(recipe).stem
+    for group, name in chosen_here.items():
+        if group in GROUPS and name in options(group, folder):
+            data[group] = place(group, name, data.get(group), folder)
+    if "data" in own and not {"filter"} & (set(own) | set(chosen_here)) and "data" not in chosen_here:
+        data["filter"] = filter_of(own["data"], folder) or data["filter"]
     return data
+
+
+def filter_of(data: Any, folder: Path | None) -> str | None:
+    """The rules that an option of `data` brings, where no others are said."""
+    name = data.get("name") if isinstance(data, dict) else data
+    if not isinstance(name, str) or name not in options("data", folder):
+        return None
+    defaults = _read(option("data", name, folder), f"data={name}").get("defaults") or []
+    entries = [entry for entry in defaults if isinstance(entry, dict)]
+    return next((str(v) for entry in entries for k, v in entry.items() if k.startswith("override /filter@")), None)
 
 
 @functools.lru_cache(maxsize=64)
@@ -181,6 +200,8 @@ def expanded(hint: Any, data: Any, folder: Path | None) -> Any:
         if isinstance(name, str) and name in options(group, folder) and len(set(OPTIONS[hint].values())) == 1:
             data = place(group, name, None, folder) | data  # the options differ in their values alone
     hints = hints_of(chosen(hint, data))
+    if {"data", "filter"} <= set(hints) and data.get("data") and "stages" not in hints and not data.get("filter"):
+        data = {**data, "filter": filter_of(data["data"], folder)}  # a stage's own
     return {key: expanded(hints.get(key), value, folder) for key, value in data.items()}
 
 

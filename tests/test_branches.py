@@ -1,6 +1,7 @@
 """docs/recipes/branches.yaml from outside the checkout: two corpora, a cooldown, two fine-tunings, two betas."""
 
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -51,4 +52,9 @@ def test_a_recipe_with_branches(tmp_path: Path) -> None:
     assert {stage for stage, action in changed.items() if action == "run"} == {"strict", "evaluate", "publish"}
     renamed = actions(*words, "stages.text.artifact=prose", "stages.sft2.artifact=tuned")
     assert set(renamed.values()) == {"reuse"}, renamed  # names are no identity
+    assert fmtrain("run", *words, "stages.sft2.artifact=tuned").returncode == 0
+    models = tmp_path / "store/artifacts/model"
+    tuned = json.loads((models / "tuned/v0001/manifest.json").read_text())
+    assert tuned["files"] == manifests["sft2"]["files"] and tuned["name"] == "tuned"
+    assert os.path.samefile(*(models / name / "v0001/model.safetensors" for name in ("tuned", "sft2")))
     assert actions(*words, "seed=2")["text"] == "reuse"  # draws nothing

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from fmtrain.kinds.objectives import Objective
+from fmtrain.kinds.table import KINDS
 from fmtrain.schema.options import OPTIONS
 from launch.compose import compose
 from launch.recipes import options
@@ -36,6 +38,8 @@ def test_no_stage_is_known_by_its_name(module: str) -> None:
     tree = ast.parse(modules()[module].read_text())
     found = {match[0] for text in strings(tree) for match in named.finditer(text) if "data_pipelines" not in text}
     assert {(module, name) for name in found} <= SHOWN
+    kinds = {kind.name for kind in KINDS.values()} | {kind.makes for kind in KINDS.values()} | set(OPTIONS[Objective])
+    assert not (NAMES - kinds) & set(strings(tree))  # a name that means nothing else
 
 
 @pytest.mark.parametrize("module", sorted(modules()))

@@ -28,9 +28,9 @@ class Stage:
     in the store (NAME@vN), a folder (./DIR).
     """
 
-    kind: str = MISSING
+    kind: str = MISSING  # what it does: a row of the table of kinds
     artifact: str | None = outside(None)  # the name of what it makes; unless told, the stage's
-    inputs: dict[str, list[str] | None] = outside({})
+    inputs: dict[str, list[str] | None] = outside({})  # role -> a stage, NAME@vN or ./DIR, where it is to be another
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class At:
     root: Common
     stages: dict[str, Any] = field(default_factory=dict)
     find: Callable[[Data], list[Source]] = lambda data: []  # the files of a data source
+    fed: dict[str, dict[str, str]] = field(default_factory=dict)  # stage -> role -> stage, "" where none of this run is
 
     @property
     def key(self) -> str:
@@ -109,6 +110,10 @@ class Kind:
     def implied(self, at: At, role: str, inputs: dict[str, list[str]]) -> Stage:
         """The settings of a stage that fills an implied role; `inputs` are those of this stage that it shares."""
         raise NotImplementedError
+
+    def fits(self, at: At, role: str, maker: Any) -> bool:
+        """Whether what a stage of those settings makes does for the role."""
+        return True
 
     def pins(self, at: At) -> dict[str, tuple[str, str]]:
         """Role -> (NAME@vN, the setting that says so): artifacts named elsewhere than in `inputs`."""

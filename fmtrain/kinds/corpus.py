@@ -41,9 +41,10 @@ class CorpusStage(Stage):
     run's hold."""
 
     kind: str = "corpus"
-    data: Data | None = outside(None)  # these three are in the job
-    filter: Filter | None = outside(None)
-    dedup: Dedup | None = outside(None)
+    # each in the place of the run's; in the job they stand beside the stage
+    data: Data | None = outside(None)  # chosen with data@stages.NAME.data=OPTION
+    filter: Filter | None = outside(None)  # filter@stages.NAME.filter=OPTION
+    dedup: Dedup | None = outside(None)  # dedup@stages.NAME.dedup=OPTION
     shard_mb: Annotated[int, Limits(least=1, greatest=100_000)] = 128  # of text, a file of the artifact
     keep_dropped: bool = False  # the ledger also holds the text of what was dropped
     # None: one a processor, at least four; inline one to four, by size

@@ -56,6 +56,10 @@ class Evaluate(Kind):
                 f"{lacking['examples']}: nothing is left to evaluate on. Give more rows, or leave the evaluation out: "
                 f"{at.key}=null"
             )
+        if BASE in inputs and f"model.{BASE}" in inputs:
+            raise ConfigError(
+                f"stages.{BASE}: the evaluation calls the model that the run starts from so; give another name"
+            )
         pinned = any(inputs.get(role) == "" for role in ("corpus", "examples"))
         if not pinned and not data_of(at, inputs.get("corpus")).heldout_modulus:
             raise ConfigError(

@@ -32,21 +32,21 @@ class TrainStage(Stage):
 
     kind: str = "train"
     model: Model | None = None  # None: the nearest model before, or the recipe's `model` where there is none
-    objective: Objective = field(default_factory=Objective)
+    objective: Objective = field(default_factory=Objective)  # what is learnt, and so which inputs there are
     optim: Optim = field(default_factory=AdamW)
     schedule: Schedule = field(default_factory=Cosine)
     zero: Zero = outside(Zero)
-    steps: Positive | None = None
-    epochs: AboveZero | None = None
-    sequence_length: RowLength = 256
-    global_batch_size: Size = 16
-    micro_batch_size: Size = outside(8)
-    precision: Annotated[str, Limits(choices=("fp32", "bf16"))] = "fp32"
+    steps: Positive | None = None  # of the optimizer; this or epochs
+    epochs: AboveZero | None = None  # passes over the rows; this or steps
+    sequence_length: RowLength = 256  # tokens of a row; longer rows are left out, and counted
+    global_batch_size: Size = 16  # rows (of dpo pairs) of a step, over all ranks
+    micro_batch_size: Size = outside(8)  # rows that a rank holds at a time; the result does not depend on it
+    precision: Annotated[str, Limits(choices=("fp32", "bf16"))] = "fp32"  # bf16: the optimizer keeps fp32
     # none: a row an example; concat: documents run on, split every sequence_length tokens
     packing: Annotated[str, Limits(choices=("none", "concat"))] = "none"
-    max_rows: Positive | None = None
+    max_rows: Positive | None = None  # of those that fit; the rest are not tokenized
     max_refused_fraction: Share = outside(0.1)  # of the rows; a chat template that refuses more stops the stage
-    log_every: Positive = outside(10)
+    log_every: Positive = outside(10)  # steps between two lines of the log; metrics.jsonl has every step
 
 
 @dataclass
@@ -83,15 +83,18 @@ class Train(Kind):
                     f"{at.key}.objective={at.cfg.objective.name} trains a {at.cfg.objective.task} model, and "
                     f"stages.{inputs['model']} makes a {task} one; name another: {at.key}.inputs.model=STAGE"
                 )
-        if scored := at.stages.get(inputs.get("reference", "")):
-            _check_reference(at, inputs["reference"], scored)
-        model, pinned = self.model(at), inputs.get("model") == ""  # of what is pinned the plan knows
-        if pinned or not isinstance(model, (Llama, Bert)):
+        scored = at.stages.get(inputs.get("reference", ""))
+        if scored and (misfit := _misfit(at, inputs["reference"], scored)):
+            raise ConfigError(misfit)
+        if (first := _first(at)) is None:
             return
-        if at.cfg.sequence_length > model.max_position_embeddings:
+        own = getattr(at.stages[first], "model", None)
+        model = own or at.root.model
+        if isinstance(model, (Llama, Bert)) and at.cfg.sequence_length > model.max_position_embeddings:
+            key = f"stages.{first}.model" if own else "model"
             raise ConfigError(
                 f"{at.key}.sequence_length={at.cfg.sequence_length} is above "
-                f"model.max_position_embeddings={model.max_position_embeddings}; change one of them"
+                f"{key}.max_position_embeddings={model.max_position_embeddings}; change one of them"
             )
 
     def _check_blank(self, at: At) -> None:
@@ -119,8 +122,14 @@ class Train(Kind):
 
     def implied(self, at: At, role: str, inputs: dict[str, list[str]]) -> Stage:
         named: dict[str, list[str] | None] = dict(inputs)
-        length, rows = at.cfg.sequence_length, at.cfg.max_rows
-        return ReferenceStage(sequence_length=length, max_rows=rows, inputs=named)
+        cfg = at.cfg
+        return ReferenceStage(
+            sequence_length=cfg.sequence_length, max_rows=cfg.max_rows, max_refused_fraction=cfg.max_refused_fraction,
+            inputs=named,
+        )  # fmt: skip
+
+    def fits(self, at: At, role: str, maker: Any) -> bool:
+        return role != "reference" or not _misfit(at, "", maker)
 
     def model(self, at: At) -> Model:
         return at.cfg.model or at.root.model
@@ -133,7 +142,7 @@ class Train(Kind):
 
     def job(self, at: At, inputs: dict[str, str]) -> TrainJob:
         model = None if "model" in inputs else self.model(at)
-        return TrainJob(at.root.seed, at.cfg, model, at.root.checkpoint, at.root.template_date)
+        return TrainJob(at.root.seed, replace(at.cfg, model=None), model, at.root.checkpoint, at.root.template_date)
 
     def estimate(self, job: dict[str, Any], before: tuple[dict[str, Any], float] | None) -> float:
         tokens = _tokens(job)
@@ -153,19 +162,30 @@ def _tokens(job: dict[str, Any]) -> int:
     return int(rows * stage["sequence_length"] * chosen(Objective, stage["objective"]).forwards)  # type: ignore[attr-defined]
 
 
-def _check_reference(at: At, name: str, scored: Any) -> None:
-    """A preference objective's rows are those that have a reference."""
+def _first(at: At) -> str | None:
+    """The stage whose model this one's comes of, itself maybe; None where a folder or the store has it."""
+    name = at.name
+    while (fed := at.fed.get(name, {}).get("model")) is not None:
+        if not fed:
+            return None
+        name = fed
+    return name
+
+
+def _misfit(at: At, name: str, scored: Any) -> str:
+    """Why a reference does not do: a preference objective's rows are those that have one. "" where it does."""
     if scored.sequence_length != at.cfg.sequence_length:
-        raise ConfigError(
+        return (
             f"stages.{name}.sequence_length={scored.sequence_length} and "
             f"{at.key}.sequence_length={at.cfg.sequence_length} must be equal: DPO trains on the rows that the "
             "reference stage scored"
         )
     if scored.max_rows is not None and (at.cfg.max_rows is None or at.cfg.max_rows > scored.max_rows):
-        raise ConfigError(
+        return (
             f"{at.key}.max_rows={at.cfg.max_rows} is more than stages.{name}.max_rows={scored.max_rows}: DPO "
             "trains on the rows that the reference stage scored; change one of them"
         )
+    return ""
 
 
 def check_stage(cfg: TrainStage, at: str) -> None:

@@ -4,6 +4,7 @@ from fmtrain.data.padding import IGNORED
 from fmtrain.models.build import Task
 from fmtrain.objectives import clm, dpo, mlm, sft
 from fmtrain.objectives.base import Batch, CollateContext, Forward, Objective, Rows, Terms
+from fmtrain.schema import plugins
 
 OBJECTIVES: dict[str, Objective] = {
     "clm": Objective("clm", "causal", clm.rows, clm.collate, clm.loss),
@@ -12,4 +13,21 @@ OBJECTIVES: dict[str, Objective] = {
     "dpo": Objective("dpo", "causal", dpo.rows, dpo.collate, dpo.loss),
 }
 
-__all__ = ["IGNORED", "OBJECTIVES", "Batch", "CollateContext", "Forward", "Objective", "Rows", "Task", "Terms"]
+
+def objective(name: str) -> Objective:
+    """The objective of that name, ours or a plug-in's."""
+    return OBJECTIVES[name] if name in OBJECTIVES else plugins.OBJECTIVES[name]()
+
+
+__all__ = [
+    "IGNORED",
+    "OBJECTIVES",
+    "Batch",
+    "CollateContext",
+    "Forward",
+    "Objective",
+    "Rows",
+    "Task",
+    "Terms",
+    "objective",
+]

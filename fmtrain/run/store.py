@@ -4,16 +4,19 @@ An artifact is a folder that appears under its version by one rename, its manife
 which half of one can be seen. Who may write what is decided by leases, not here.
 """
 
+import dataclasses
 import errno
 import functools
 import json
 import os
 import re
+import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fmtrain.errors import ConfigError, StoreError
 from fmtrain.run.manifest import FILE, Artifact, Manifest, note_seen, read_manifest, write_manifest
@@ -96,9 +99,10 @@ class Store:
             except StoreError as e:
                 yield Unreadable(folder, str(e))
 
-    def find(self, kind: str, fingerprint: str) -> Artifact | None:
-        """The newest artifact of this identity."""
-        return next((a for a in reversed(list(self.artifacts(kind))) if a.manifest.fingerprint == fingerprint), None)
+    def find(self, kind: str, fingerprint: str, name: str | None = None) -> Artifact | None:
+        """The newest artifact of this identity, of that name where there is one."""
+        found = [a for a in reversed(list(self.artifacts(kind))) if a.manifest.fingerprint == fingerprint]
+        return next((a for a in found if a.manifest.name == name), found[0] if found else None)
 
     def latest(self, kind: str, name: str) -> Artifact | None:
         return max(self.artifacts(kind, name), key=lambda a: a.manifest.version, default=None)
@@ -162,6 +166,19 @@ class Store:
 
     def run_dir(self, run: str) -> Path:
         return self.root / "runs" / run
+
+    def under(self, artifact: Artifact, check: Callable[[], None] = unwatched, **other: Any) -> Artifact:
+        """The same artifact as a version under another name, with the same files on the disk; `other` are fields of its
+        manifest, its name among them."""
+        work = private_dir(self.root / "work" / "named" / secrets.token_hex(8))
+        for name in artifact.manifest.files:
+            target = work / "out" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(artifact.path / name, target)
+            except OSError:  # a file system without links
+                shutil.copy2(artifact.path / name, target)
+        return self.commit(work / "out", dataclasses.replace(artifact.manifest, version=0, **other), check)
 
     def commit(self, out: Path, manifest: Manifest, check: Callable[[], None] = unwatched) -> Artifact:
         """Make the finished folder `out` the next version of (kind, name); `manifest.version` is set here.

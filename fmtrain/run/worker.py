@@ -134,6 +134,10 @@ def main(run: Callable[[Stage], Result], argv: list[str] | None = None) -> None:
 
 def _run(run: Callable[[Stage], Result], stage: Stage) -> None:
     check_named(stage.sources)
+    if stage.plugins:
+        from fmtrain.schema import plugins  # which knows every setting, and most stages have none
+
+        plugins.verify(plugins.Plugin(**plugin) for plugin in stage.plugins)
     if rank() != 0:
         run(stage)
         return

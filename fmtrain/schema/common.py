@@ -14,15 +14,15 @@ from fmtrain.schema.training import Checkpoint, Model
 
 @dataclass
 class Common:
-    recipe: str = MISSING
-    store: str = "./store"
-    seed: Count = 1
+    recipe: str = MISSING  # what runs and jobs of it are called
+    store: str = "./store"  # where artifacts, unfinished work and runs lie
+    seed: Count = 1  # of what is drawn: examples, weights, the order of rows, samples
     template_date: str = TEMPLATE_DATE  # YYYY-MM-DD: today, to chat templates that ask for it
-    plugins: list[str] = outside([])  # modules that register rules and readers; what they are is in CorpusJob.plugins
-    data: Data = field(default_factory=Data)
-    filter: Filter = field(default_factory=Filter)
-    dedup: Dedup = field(default_factory=Dedup)
+    plugins: list[str] = outside([])  # modules that register rules and readers
+    data: Data = field(default_factory=Data)  # documents or rows
+    filter: Filter = field(default_factory=Filter)  # which documents stay
+    dedup: Dedup = field(default_factory=Dedup)  # which are copies
     tokenizer: Tokenizer = field(default_factory=Tokenizer)
-    model: Model = field(default_factory=Model)
+    model: Model = field(default_factory=Model)  # that a training starts from where no stage before makes one
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
-    launch: Launch = field(default_factory=Launch)
+    launch: Launch = field(default_factory=Launch)  # where it runs

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from fmtrain.schema.fields import MISSING, items
+from fmtrain.schema.fields import MISSING, items, outside
 from fmtrain.schema.limits import Count, Limits, Positive, Share
 from fmtrain.schema.options import options
 
@@ -17,7 +17,7 @@ class Dedup:
     A near copy goes only where its exact Jaccard similarity to a document that stays is at least `threshold`.
     """
 
-    name: str = MISSING
+    name: str = outside(MISSING)  # the option that it began as
     steps: list[Annotated[str, Limits(choices=STEPS)]] = items()
     # newest: by data.date_key; score: of filter.classifier
     keep: Annotated[str, Limits(choices=("longest", "newest", "score"))] = "longest"

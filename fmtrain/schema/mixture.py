@@ -54,8 +54,6 @@ def limits(mixture: Mixture, at: str) -> dict[str, float]:
 def check(mixture: Mixture, at: str) -> None:
     """ConfigError where a setting cannot be used, whatever the corpus."""
     limits(mixture, at)
-    if mixture.tokens is not None and mixture.tokens < 1:
-        raise ConfigError(f"{at}.mixture.tokens: {mixture.tokens} is below 1; give the number wanted, or null")
 
 
 def _numbers(entries: list[str], what: str, at: str) -> dict[str, float]:

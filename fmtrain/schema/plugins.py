@@ -1,4 +1,4 @@
-"""Rules and readers from packages outside this one, in the same tables and schemas as ours.
+"""Rules, readers, kinds of stages and objectives from packages outside this one, in the same tables as ours.
 
 A plug-in is a module with a function `register(registry)`:
 
@@ -9,9 +9,11 @@ A plug-in is a module with a function `register(registry)`:
     def register(registry):
         registry.rule("vowels", Vowels, make)       # make(settings) -> callable(document) -> Drop | None
         registry.reader(".csv", read)               # read(data, unit, on_hash) -> iterator of documents and faults
+        registry.kind(Count())                      # a kind of stage: fmtrain.kinds.base.Kind, with a worker of its own
+        registry.objective(Focal, make_focal)       # make_focal() -> fmtrain.objectives.base.Objective; imports torch
 
 It is named in `plugins=[my_pkg.rules]`, or found by itself through the entry-point group `fmtrain.plugins`. The
-launching side imports it to know its settings, so heavy imports belong inside `make` and `read`. Its settings then
+launching side imports it to know its settings, so heavy imports belong inside such functions. A rule's settings then
 stand under `filter.vowels`, and `filter.rules=[vowels]` applies it.
 """
 
@@ -26,13 +28,17 @@ from pathlib import Path
 from typing import Any
 
 from fmtrain.errors import ConfigError
-from fmtrain.schema.options import OPTIONS
+from fmtrain.kinds.base import KINDS, Kind, Stage
+from fmtrain.kinds.base import register as add_kind
+from fmtrain.kinds.objectives import Objective
+from fmtrain.schema.options import OPTIONS, options
 from fmtrain.schema.rules import Filter
 
 GROUP = "fmtrain.plugins"
 RULES: dict[str, Callable[[Any], Any]] = {}  # rule -> its maker
 READERS: dict[str, Callable[..., Any]] = {}  # file suffix -> its reader
-_ORIGIN: dict[str, str] = {}  # rule or suffix -> the module that registered it
+OBJECTIVES: dict[str, Callable[[], Any]] = {}  # objective -> what makes its training side
+_ORIGIN: dict[str, str] = {}  # rule, suffix, `kind NAME`, `objective NAME` -> the module that registered it
 _done: set[str] = set()
 
 
@@ -67,6 +73,24 @@ class Registry:
         OPTIONS[Filter] = dict.fromkeys(OPTIONS[Filter], wider)
         RULES[name], _ORIGIN[name] = make, self.module
 
+    def kind(self, kind: Kind) -> None:
+        """A kind of stage: `stages.NAME.kind` may be its name."""
+        if kind.name in KINDS or kind.config.kind != kind.name:
+            raise ConfigError(
+                f"plug-in {self.module}: a kind {kind.name!r} stands already, or its settings' `kind` is another; "
+                "choose another name"
+            )
+        add_kind(kind)
+        _ORIGIN[f"kind {kind.name}"] = self.module
+
+    def objective(self, config: type[Objective], make: Callable[[], Any]) -> None:
+        """An objective: its settings with their default `name`, and what gives its collate and loss to a training."""
+        name = config().name
+        if name in OPTIONS[Objective] or not dataclasses.is_dataclass(config):
+            raise ConfigError(f"plug-in {self.module}: an objective {name!r} stands already; choose another name")
+        options(Objective, **{name: config})
+        OBJECTIVES[name], _ORIGIN[f"objective {name}"] = make, self.module
+
     def reader(self, suffix: str, read: Callable[..., Any]) -> None:
         """A reader of files whose name ends in `suffix`, e.g. ".csv"."""
         if not suffix.startswith(".") or suffix in READERS:
@@ -90,7 +114,7 @@ def register(modules: Iterable[str]) -> bool:
     for name in new:
         try:
             module = importlib.import_module(name)
-        except ImportError as e:
+        except (ImportError, ValueError, TypeError) as e:  # the latter two of what is no module's name
             raise ConfigError(
                 f"plugins: {name!r} cannot be imported ({e}); install its package beside fmtrain, or put its folder "
                 "into PYTHONPATH"
@@ -110,6 +134,13 @@ def reader_of(file: str) -> str | None:
 def used(rules: Iterable[str], files: Iterable[str]) -> list[Plugin]:
     """The plug-ins behind these rules and the readers of these files, as they are now: what enters the fingerprint."""
     keys = {*rules, *filter(None, map(reader_of, files))}
+    return [describe(module) for module in sorted({_ORIGIN[key] for key in keys if key in _ORIGIN})]
+
+
+def behind(cfg: Stage) -> list[Plugin]:
+    """The plug-ins that a stage's kind and its objective come of, as they are now."""
+    objective = getattr(cfg, "objective", None)
+    keys = [f"kind {cfg.kind}", f"objective {getattr(objective, 'name', '')}"]
     return [describe(module) for module in sorted({_ORIGIN[key] for key in keys if key in _ORIGIN})]
 
 

@@ -8,7 +8,7 @@ or changes its text (html, unicode, c4's lines, pii). Lengths are in characters,
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from fmtrain.schema.fields import MISSING, data_sets, file, files, items
+from fmtrain.schema.fields import MISSING, data_sets, file, files, items, outside
 from fmtrain.schema.limits import AboveZero, Count, Limits, NotNegative, Positive, Share
 from fmtrain.schema.options import options
 
@@ -212,7 +212,7 @@ class Pii:
 class Filter:
     """The rules a document passes, in order."""
 
-    name: str = MISSING
+    name: str = outside(MISSING)  # the option that it began as
     rules: list[str] = items()
     words: str = "fast"  # the word splitter: fast, or spacy-<language> for scripts without spaces
     html: Html = field(default_factory=Html)

@@ -73,11 +73,11 @@ class AdamW(Optim):
     """AdamW (Loshchilov and Hutter 2019). Matrices are decayed; norms, biases and embeddings' gains are not."""
 
     name: str = "adamw"
-    lr: Annotated[float, Limits(above=0, greatest=10)] = 1e-3
-    beta1: Annotated[float, Limits(least=0, below=1)] = 0.9
-    beta2: Annotated[float, Limits(least=0, below=1)] = 0.95
-    eps: Annotated[float, Limits(above=0, greatest=1)] = 1e-8
-    weight_decay: NotNegative = 0.1
+    lr: Annotated[float, Limits(above=0, greatest=10)] = 1e-3  # the learning rate at its highest
+    beta1: Annotated[float, Limits(least=0, below=1)] = 0.9  # of the running mean of gradients
+    beta2: Annotated[float, Limits(least=0, below=1)] = 0.95  # of the running mean of their squares
+    eps: Annotated[float, Limits(above=0, greatest=1)] = 1e-8  # added to the root in the denominator
+    weight_decay: NotNegative = 0.1  # decoupled; of matrices alone
     max_grad_norm: NotNegative = 1.0  # 0: gradients are not clipped
 
 
@@ -94,8 +94,8 @@ class Cosine(Schedule):
     """A half cosine down to `final_factor`."""
 
     name: str = "cosine"
-    warmup_steps: Count = 20
-    final_factor: Share = 0.1
+    warmup_steps: Count = 20  # from 0 to optim.lr; where `epochs` make fewer steps, a tenth of these
+    final_factor: Share = 0.1  # of optim.lr, at the last step
 
 
 @dataclass
@@ -109,11 +109,12 @@ class Constant(Schedule):
 class Zero:
     """DeepSpeed ZeRO (Rajbhandari et al. 2020); sizes in elements, None lets fmtrain choose by model size."""
 
+    # parted over the ranks: 0 nothing, 1 the optimizer's state, 2 gradients too, 3 parameters too
     stage: Annotated[int, Limits(choices=(0, 1, 2, 3))] = outside(2)
-    offload_optimizer: bool = outside(False)
-    reduce_bucket_size: Positive | None = outside(None)
-    overlap_comm: bool = outside(False)
-    param_persistence_threshold: Count | None = outside(None)
+    offload_optimizer: bool = outside(False)  # its state in the host's memory
+    reduce_bucket_size: Positive | None = outside(None)  # gradients that are summed over ranks at a time
+    overlap_comm: bool = outside(False)  # sum them while the backward pass goes on
+    param_persistence_threshold: Count | None = outside(None)  # stage 3: smaller parameters stay whole on every rank
 
 
 @dataclass
@@ -121,7 +122,7 @@ class Checkpoint:
     """Step checkpoints of unfinished work; they never change the result."""
 
     every_steps: Count = outside(100)  # 0: only when asked to stop
-    keep: Positive = outside(2)
+    keep: Positive = outside(2)  # the newest so many
 
 
 options(Model, llama=Llama, bert=Bert, hf=HuggingFace)

@@ -13,7 +13,7 @@ from fmtrain.errors import ConfigError
 from fmtrain.kinds.train import TrainJob
 from fmtrain.models import build_model, check_fits, load_model, load_tokenizer, save_model
 from fmtrain.models.device import device
-from fmtrain.objectives import OBJECTIVES, CollateContext
+from fmtrain.objectives import CollateContext, objective
 from fmtrain.run.stage import Stage
 from fmtrain.run.worker import Progress, Result, announce, tell
 from fmtrain.train.distributed import keep_memory, set_threads, start
@@ -36,8 +36,8 @@ def train(stage: Stage, job: TrainJob, settings: Settings) -> Result:
     torch.manual_seed(job.seed)
     tokenizer = load_tokenizer(stage.input("tokenizer" if "tokenizer" in stage.inputs else "model"))
     fix_date(tokenizer, job.template_date)
-    objective = OBJECTIVES[job.stage.objective.name]
-    rows = objective.rows(stage, job, tokenizer)
+    learnt = objective(job.stage.objective.name)
+    rows = learnt.rows(stage, job, tokenizer)
     model = starting_model(stage, job, tokenizer)
     parameters = sum(p.numel() for p in model.parameters())
     engine = DeepSpeedEngine(model, job.stage, settings, where)
@@ -48,7 +48,7 @@ def train(stage: Stage, job: TrainJob, settings: Settings) -> Result:
     steps = total_steps(job.stage, len(rows))
     cfg = replace(job.stage, schedule=within(job.stage.schedule, steps))
     context = CollateContext.of(tokenizer, job.stage.objective, job.seed)
-    loop = Loop(engine, group, objective, rows, context, cfg, settings, steps, where, lambda: STOP.requested)
+    loop = Loop(engine, group, learnt, rows, context, cfg, settings, steps, where, lambda: STOP.requested)
     metrics = MetricsFile(stage.work_dir / FILE) if group.rank == 0 else None
     if metrics is not None:
         metrics.resume(begin, found.path if found is not None else None)
@@ -74,7 +74,7 @@ def train(stage: Stage, job: TrainJob, settings: Settings) -> Result:
 
 def starting_model(stage: Stage, job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """The input model, or one from random weights, in training mode."""
-    task = OBJECTIVES[job.stage.objective.name].task
+    task = objective(job.stage.objective.name).task
     if "model" in stage.inputs:
         model = load_model(stage.input("model"), task, tokenizer)
     elif job.model is not None:

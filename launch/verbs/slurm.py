@@ -69,9 +69,10 @@ def _kept(overrides: list[str], folder: Path) -> list[str]:
     found = []
     for word in overrides:
         name, _, given = word.partition("=")
-        if name == "recipe" and is_file(given):
-            source = Path(given.strip("'\"")).expanduser()
-            copy = str(shutil.copyfile(source, folder / source.name).absolute())
+        if name == "recipe" and is_file(given := given.strip("'\"")):
+            source = Path(given).expanduser()
+            private_dir(folder / "recipe")
+            copy = str(shutil.copyfile(source, folder / "recipe" / source.name).absolute())
             word = "recipe='" + copy.replace("'", "\\'") + "'"
         found.append(word)
     return found

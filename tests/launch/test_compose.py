@@ -67,7 +67,7 @@ def conf_keys() -> list[tuple[list[str], str]]:
         if group == "recipe":
             choices, prefix = recipe_overrides(path.stem), ""
         elif group == "stage":
-            prefix, choices = f"stages.{path.stem}.", [f"+stage@stages.{path.stem}={path.stem}"]
+            prefix, choices = f"stages.a_{path.stem}.", [f"+stage@stages.a_{path.stem}={path.stem}"]
         elif group in ("objective", "optim", "schedule", "zero"):
             prefix = "stages.pretrain." + group + "."
             choices = [f"{group}@stages.pretrain.{group}={path.stem}"]

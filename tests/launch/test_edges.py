@@ -46,7 +46,7 @@ def test_several_corpora_and_some_models() -> None:
     assert found["tokens"] == {"corpus.0": "web", "corpus.1": "corpus", "tokenizer": "tokenizer"}
     assert {"model.dpo", "model.pretrain"} <= set(found["evaluate"]) and "model.sft" not in found["evaluate"]
     pinned = fed("stages.evaluate.inputs.model=[dpo,old@v3,./base]")["evaluate"]
-    assert isinstance(pinned["model.old@v3"], Pin) and pinned["model.base"] == edges.Path("./base")
+    assert isinstance(pinned["model.old@v3"], Pin) and pinned["model.base"] == edges.Path("base")
 
 
 def test_evaluate_takes_every_model_that_does_not_descend_from_it() -> None:
@@ -59,7 +59,7 @@ def test_evaluate_takes_every_model_that_does_not_descend_from_it() -> None:
 def test_a_version_and_a_folder() -> None:
     found = fed("stages.sft.inputs.model=pretrain@v1")
     assert found["sft"]["model"] == Pin("pretrain@v1", ("model", "published"), "stages.sft.inputs.model", "pretrain")
-    assert fed("stages.sft.inputs.model=./here")["sft"]["model"] == edges.Path("./here")
+    assert fed("stages.sft.inputs.model=./here")["sft"]["model"] == edges.Path("here")
 
 
 @pytest.mark.parametrize(
@@ -154,3 +154,49 @@ def test_a_reference_that_nobody_wrote_is_implied() -> None:
 
 def test_an_input_that_is_null_is_not_named() -> None:
     assert fed("stages.sft.inputs.model=null")["sft"]["model"] == "pretrain"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["stages.dpo.inputs.model=sft@v1"],
+        ["stages.dpo.inputs.examples=rows@v1"],
+        ["stages.dpo.inputs.model=sft@v1", "stages.reference.inputs.model=sft@v1"],
+        ["model@stages.dpo.model=hf", "stages.dpo.model.path=dir"],
+        ["stages.reference=null", "+stage@stages.dpo2=dpo", "stages.dpo2.inputs.model=sft", "stages.dpo2.max_rows=400"],
+    ],
+)
+def test_a_reference_is_found_or_implied_whatever_feeds_it(overrides: list[str]) -> None:
+    found = fed(*overrides)
+    reference = found[str(found["dpo"]["reference"])]
+    assert (reference["model"], reference["examples"]) == (found["dpo"]["model"], found["dpo"]["examples"])
+    if "dpo2" in found:
+        assert found["dpo2"]["reference"] == found["dpo"]["reference"] == "dpo_reference"  # one for both
+
+
+def test_an_implied_stage_takes_a_name_of_its_own() -> None:
+    own = ["stages.reference=null", "+stage@stages.dpo_reference=corpus"]
+    found = edges.resolve(compose(own))
+    assert found.at["dpo_reference"].cfg.kind == "corpus" and found.inputs["dpo"]["reference"] == "dpo_reference_"
+
+
+def test_positions_are_those_of_the_model_that_feeds_a_stage() -> None:
+    own = ["model@stages.pretrain.model=llama_tiny", "stages.pretrain.model.max_position_embeddings=2048"]
+    fed(*own, "stages.sft.sequence_length=1024", "stages.reference=null", "stages.dpo=null")
+    own[1] = "stages.pretrain.model.max_position_embeddings=256"
+    with pytest.raises(ConfigError, match=r"stages\.sft\.sequence_length=384 is above stages\.pretrain\.model\."):
+        fed(*own)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["stages.evaluate.inputs.model=[./a/m,./b/m]"], "two are called m"),
+        (["stages.tokens.inputs.corpus=[corpus,corpus]"], "two are called corpus"),
+        (["stages.reference.artifact=x", "+stage@stages.r2=reference", "stages.r2.artifact=x"], "is the name of"),
+        (["stage@stages.dpo=dpo"], "stages.dpo stands already"),
+    ],
+)
+def test_two_of_one_name_are_refused(overrides: list[str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        fed(*overrides)

@@ -6,6 +6,9 @@ import pytest
 import yaml
 
 from fmtrain.errors import ConfigError
+from fmtrain.schema import plugins
+from fmtrain.schema.options import OPTIONS
+from fmtrain.schema.rules import Filter
 from launch.cli import main
 from launch.compose import compose
 from launch.recipes import comment, option, options
@@ -120,7 +123,10 @@ def test_another_option_of_a_group_leaves_nothing_of_the_usual_one(group: str, t
     name, _, value = group.partition("=")
     (tmp_path / "mine.yaml").write_text(f"defaults:\n  - finetune\n  - _self_\n{name}: {value}\n")
     root = compose([f"recipe={tmp_path}/mine.yaml", *(["model.path=/x"] if name == "tokenizer" else [])])
-    assert getattr(root, name).name in value
+    found = getattr(root, name)
+    assert (found.name, getattr(found, "alphabet", 9), getattr(found, "vocab_size", 4096)) == (
+        "hf" if name == "model" else "wordpiece", 9, 4096,
+    )  # fmt: skip
 
 
 def test_a_secret_in_a_recipe_is_shown_as_it_was_given(
@@ -141,6 +147,8 @@ def test_a_recipe_names_its_plug_ins(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "def register(registry):\n    registry.rule('seen', Seen, lambda settings: None)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(OPTIONS, Filter, dict(OPTIONS[Filter]))  # what it registers goes with the test
+    monkeypatch.setattr(plugins, "_done", set())
     (tmp_path / "mine.yaml").write_text(
         "defaults:\n  - corpus_code\n  - _self_\nplugins: [of_a_recipe]\nfilter: {rules: [seen], seen: {least: 3}}\n"
     )
@@ -168,3 +176,43 @@ def test_a_job_of_a_queue_keeps_the_recipe_that_was_planned(tmp_path: Path) -> N
     (tmp_path / "it's mine.yaml").write_text("recipe: another\n")
     root = compose(kept)
     assert root.stages["again"].epochs == 2.0 and root.recipe == "it's mine"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "rules"),
+    [
+        (["recipe=corpus_code", "filter=gopher"], ["gopher_repetition", "gopher_quality"]),
+        (["recipe={mine}"], ["gopher_repetition", "gopher_quality"]),  # those of its data
+        (["recipe={mine}", "filter=code"], ["code"]),
+        (["recipe={mine}", "filter.rules=[length]"], ["length"]),
+    ],
+)
+def test_the_command_line_counts_before_the_recipe(overrides: list[str], rules: list[str], tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "defaults:\n  - corpus_code\n  - _self_\ndata: {name: local, files: [a.txt]}\nmodel: {name: hf, path: /x}\n"
+    )
+    given = [word.format(mine=tmp_path / "mine.yaml") for word in overrides]
+    assert compose(given).filter.rules == rules
+    if "{mine}" in overrides[0]:
+        assert compose([*given, "model=llama_tiny"]).model.name == "llama"
+
+
+def test_a_recipe_of_a_folder_is_as_one_of_a_file(tmp_path: Path) -> None:
+    body = (
+        "defaults:\n  - quickstart_tiny\n  - _self_\nrecipe: mine\ndedup: {name: exact}\ntokenizer: {name: unigram}\n"
+    )
+    (tmp_path / "recipe").mkdir()
+    for name in ("recipe/mine.yaml", "mine.yaml"):
+        (tmp_path / name).write_text(f"# @package _global_\n{body}")
+    assert compose(["recipe=mine"], tmp_path) == compose([f"recipe={tmp_path}/mine.yaml"])
+
+
+def test_another_option_by_value_leaves_nothing_of_the_one_before() -> None:
+    root = compose(["stages.sft.schedule={name: constant}", "stages.corpus.filter={name: gopher}"])
+    assert root.stages["sft"].schedule.name == "constant"  # type: ignore[union-attr]
+    assert root.stages["corpus"].filter.rules == ["gopher_repetition", "gopher_quality"]  # type: ignore[union-attr]
+    added = compose(["+stages.more={kind: train, objective: sft, epochs: 2}", "stages.more.epochs=3"]).stages["more"]
+    assert added.epochs == 3.0  # type: ignore[union-attr]
+    own = compose(["data@stages.corpus.data=local", "stages.corpus.data.files=a.txt", "stages.examples=null",
+                   "stages.sft=null", "stages.reference=null", "stages.dpo=null"]).stages["corpus"]  # fmt: skip
+    assert own.filter.name == "gopher"  # type: ignore[union-attr]

@@ -53,6 +53,19 @@ def test_commit_find_get(store: Store) -> None:
         store.get("other", "model")
 
 
+def test_one_artifact_under_two_names(store: Store) -> None:
+    first = store.commit(output(store, "f1", "one"), manifest(fp="f1"))
+    other = store.under(first, name="n", stage="s2", run="r2")
+    assert (other.ref, other.manifest.stage, other.manifest.files) == ("n@v1", "s2", first.manifest.files)
+    assert os.path.samefile(first.path / "weights", other.path / "weights")
+    verify(other)
+    assert store.find("model", "f1", "n") == other and store.find("model", "f1", "m") == first
+    assert store.find("model", "f1", "neither") is not None and not list((store.root / "work" / "named").iterdir())
+    (first.path / "weights").write_text("two")  # changed in place: the other name is not made of it
+    with pytest.raises(StoreError, match="is not as its stage left it"):
+        store.under(first, name="o")
+
+
 def test_versions_of_two_runs_that_commit_at_once(store: Store) -> None:
     outs = [(output(store, f"f{i}", str(i)), manifest(fp=f"f{i}")) for i in range(8)]
     threads = [threading.Thread(target=store.commit, args=pair) for pair in outs]

@@ -1,0 +1,100 @@
+"""`fmtrain options`, `fmtrain schema`: what can be set, from the same dataclasses that check it."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from launch.terminal import table
+from launch.verbs.parser import Verbs, add_verb
+
+
+def add(verbs: Verbs) -> None:
+    options = add_verb(
+        verbs, "options", _options, "what can be set: groups, kinds of stages, settings", only_reads=True
+    )
+    options.add_argument("name", nargs="?", help="a group or a kind of stage; all where it is left out")
+    options.add_argument("--config-dir", type=Path, metavar="DIR", help="groups of your own beside ours")
+    options.add_argument("--markdown", action="store_true", help="the page of every setting")
+    add_verb(verbs, "schema", _schema, "the JSON Schema of a configuration, for editors", only_reads=True)
+
+
+def _schema(args: argparse.Namespace) -> int:
+    from fmtrain.schema.describe import json_schema
+    from fmtrain.schema.root import Root
+
+    print(json.dumps(json_schema(Root), indent=1))
+    return 0
+
+
+def _options(args: argparse.Namespace) -> int:
+    from fmtrain.errors import ConfigError
+    from fmtrain.kinds.table import KINDS
+    from fmtrain.schema.describe import settings
+    from launch import recipes
+    from launch.keys import GROUPS, nearest
+
+    recipes.check_folder(args.config_dir)
+    if args.markdown:
+        print("\n".join(page()))
+        return 0
+    if args.name is None:
+        rows = [(group, ", ".join(recipes.options(group, args.config_dir))) for group in sorted([*GROUPS, "recipe"])]
+        print(table([("group", "options"), *rows]))
+        print(f"kinds of stages: {', '.join(KINDS)}")
+        return 0
+    if args.name not in (*GROUPS, *KINDS, "recipe"):
+        near = nearest(args.name, [*GROUPS, *KINDS])
+        raise ConfigError(f"options {args.name}: neither a group nor a kind of stage; did you mean {near!r}?")
+    if args.name in (*GROUPS, "recipe"):
+        names = recipes.options(args.name, args.config_dir)
+        about = [(name, recipes.comment(recipes.option(args.name, name, args.config_dir))) for name in names]
+        print(table([(args.name, "what"), *about]))
+    for cls in classes(args.name):
+        rows4 = [(s.key, s.default or "(required)", s.kind, s.what) for s in settings(cls)]
+        print()
+        print(table([(f"{cls.__name__}", "default", "value", "what"), *rows4]))
+    return 0
+
+
+def classes(name: str) -> list[type]:
+    """The classes whose settings a group or a kind of stage has, each once."""
+    from fmtrain.kinds.table import KINDS
+    from fmtrain.schema.options import OPTIONS
+    from launch.keys import GROUPS
+
+    if name in KINDS:
+        return [KINDS[name].config]
+    base = GROUPS.get(name)
+    return list(dict.fromkeys(OPTIONS.get(base, {"": base}).values())) if base is not None and name != "stage" else []
+
+
+def page() -> Iterator[str]:
+    """docs/settings.md."""
+    from fmtrain.kinds.table import KINDS
+    from fmtrain.schema.common import Common
+    from launch import recipes
+    from launch.keys import GROUPS
+
+    yield "# Every setting\n\nMade by `fmtrain options --markdown` from the dataclasses that check them.\n"
+    yield "## The run\n"
+    yield from _rows(Common)
+    for name, kind in KINDS.items():
+        yield f"## Stages of kind `{name}`: `stages.NAME.*`\n"
+        yield from _rows(kind.config)
+    for group in sorted(GROUPS):
+        if group != "stage":
+            yield f"## Group `{group}`\n\nOptions: {', '.join(f'`{name}`' for name in recipes.options(group))}.\n"
+            for cls in classes(group):
+                yield from _rows(cls)
+
+
+def _rows(cls: type) -> Iterator[str]:
+    from fmtrain.schema.describe import about, settings
+
+    yield f"**{cls.__name__}** {about(cls)}".rstrip() + "\n"
+    yield "| setting | default | value | what |\n|---|---|---|---|"
+    for s in settings(cls):
+        cells = (f"`{s.key}`", f"`{s.default}`" if s.default else "", s.kind, s.what)
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    yield ""
