@@ -260,8 +260,8 @@ def _base(choices: list[Override], stages: Sequence[Override] = (), folder: Path
     plugins.register(load(_Plugins, resolved).plugins)  # those that the recipe names
     for override in stages:
         name, value = override.key_or_group.partition(".")[2], override.value()
-        before = data["stages"].get(name) or {}
-        data["stages"][name] = expanded(Stage, {**before, **value}, folder)  # type: ignore[dict-item]
+        together = OmegaConf.merge(data["stages"].get(name) or {}, typing.cast(dict[str, Any], value))
+        data["stages"][name] = expanded(Stage, OmegaConf.to_container(together), folder)
     for override in sorted((o for o in choices if o.package is not None), key=lambda o: o.key_or_group != "stage"):
         _place(data, override, folder)
     return typing.cast(dict[str, Any], filled(Root, data))

@@ -93,6 +93,8 @@ def test_stages_are_added_and_changed_from_the_command_line() -> None:
     assert more is not None and more.inputs == {"model": ["dpo"]} and more.zero.stage == 3  # type: ignore[attr-defined]
     whole = compose(["+stages.more={kind: train, objective: sft, epochs: 2}"]).stages["more"]
     assert whole.epochs == 2.0 and whole.objective.name == "sft"  # type: ignore[union-attr]
+    part = compose(["stages.sft={optim: {lr: 3e-5}}"]).stages["sft"].optim  # type: ignore[union-attr]
+    assert (part.lr, part.weight_decay) == (3e-5, 0.0)
     kept = compose(["schedule@stages.sft.schedule=constant"]).stages["sft"].schedule  # type: ignore[union-attr]
     assert (kept.name, kept.warmup_steps) == ("constant", 5)
     with pytest.raises(ConfigError, match=r"stages\.nowhere is not part of recipe=quickstart"):
