@@ -256,12 +256,15 @@ def _base(choices: list[Override], stages: Sequence[Override] = (), folder: Path
         raise ConfigError(f"{' '.join(o.input_line or '' for o in twice)}: chosen twice; give one")
     recipe = next((str(o.value()) for o in whole if o.key_or_group == "recipe"), "")
     data = expanded(Root, merged([o.input_line or "" for o in whole], recipe, folder), folder)
-    resolved = OmegaConf.to_container(OmegaConf.create({"plugins": data.get("plugins") or []}), resolve=True)
-    plugins.register(load(_Plugins, resolved).plugins)  # those that the recipe names
-    for override in stages:
-        name, value = override.key_or_group.partition(".")[2], override.value()
-        together = OmegaConf.merge(data["stages"].get(name) or {}, typing.cast(dict[str, Any], value))
-        data["stages"][name] = expanded(Stage, OmegaConf.to_container(together), folder)
+    try:
+        resolved = OmegaConf.to_container(OmegaConf.create({"plugins": data.get("plugins") or []}), resolve=True)
+        plugins.register(load(_Plugins, resolved).plugins)  # those that the recipe names
+        for override in stages:
+            name, value = override.key_or_group.partition(".")[2], override.value()
+            together = OmegaConf.merge(data["stages"].get(name) or {}, typing.cast(dict[str, Any], value))
+            data["stages"][name] = expanded(Stage, OmegaConf.to_container(together), folder)
+    except OmegaConfBaseException as e:
+        raise ConfigError(readable(e)) from None
     for override in sorted((o for o in choices if o.package is not None), key=lambda o: o.key_or_group != "stage"):
         _place(data, override, folder)
     return typing.cast(dict[str, Any], filled(Root, data))

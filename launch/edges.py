@@ -1,7 +1,7 @@
 """Which stage feeds which. An input that is not named is the nearest stage before that makes what the role takes.
 
 Edges order the run; the order in which stages are written breaks ties. What the data has nothing for is left out, with
-what descends from it. Reads no file and no store.
+what descends from it. Reads no file but through `find` and `parts`, and no store.
 """
 
 import difflib

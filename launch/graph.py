@@ -38,7 +38,7 @@ class Node:
     job: Any
     parents: dict[str, "str | Pin | Folder"] = field(default_factory=dict)
     sources: list[Source] = field(default_factory=list)
-    many: set[str] = field(default_factory=set)  # roles that stages fill under their names
+    unlabelled: set[str] = field(default_factory=set)  # roles of many stages whose names say nothing of the result
     agrees: dict[str, tuple[str, ...]] = field(default_factory=dict)  # role -> roles that it must have been made of too
     plugins: list[dict[str, str]] = field(default_factory=list)  # that its kind or objective comes of
     pinned: list[str] = field(default_factory=list)  # overrides that say what names on the hub stood for
@@ -72,7 +72,7 @@ def build(root: Root) -> Graph:
         parents = {r: folders[o.path] if isinstance(o, edges.Path) else o for r, o in inputs.items()}
         node = Node(name, kind, edges.artifact(at), job, parents)
         node.sources = [*kind.reads(at), *referenced_files(job, at.key)]
-        node.many = {role.name for role in kind.roles(at) if role.many}
+        node.unlabelled = {role.name for role in kind.roles(at) if role.many and not role.labels}
         node.agrees = {role.name: role.agrees for role in kind.roles(at) if role.agrees}
         node.plugins = [asdict(plugin) for plugin in plugins.behind(at.cfg)]
         node.pinned = kind.pinned(at, job, node.sources)

@@ -12,7 +12,7 @@ from fmtrain.schema.load import bare, hints_of
 from fmtrain.schema.options import OPTIONS, chosen
 from fmtrain.schema.root import Root
 
-# Hydra group -> base class; groups whose options all have one class have no entry in OPTIONS
+# Hydra group -> base class; the last two have one shape, whatever the option
 GROUPS: dict[str, type] = {
     **{base.__name__.lower(): base for base in OPTIONS},
     "zero": training.Zero,

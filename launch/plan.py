@@ -55,7 +55,7 @@ def plan(graph: Graph, store: Store) -> list[Step]:
             "kind": node.kind.name,
             "revision": node.kind.revision,
             "job": identity(node.job),
-            "parents": _unnamed(prints, node.many),
+            "parents": _unnamed(prints, node.unlabelled),
             "sources": sorted(s.identity for s in node.sources),
             **({"plugins": node.plugins} if node.plugins else {}),
         }
@@ -71,10 +71,10 @@ def plan(graph: Graph, store: Store) -> list[Step]:
     return list(steps.values())
 
 
-def _unnamed(prints: dict[str, str], many: set[str]) -> dict[str, str]:
-    """Role -> fingerprint, without the names of the stages that a role of many was filled by."""
-    found = {role: one for role, one in prints.items() if role.partition(".")[0] not in many}
-    for head in many:
+def _unnamed(prints: dict[str, str], unlabelled: set[str]) -> dict[str, str]:
+    """Role -> fingerprint, without the names of the stages that an unlabelled role was filled by."""
+    found = {role: one for role, one in prints.items() if role.partition(".")[0] not in unlabelled}
+    for head in unlabelled:
         ours = sorted(one for role, one in prints.items() if role.partition(".")[0] == head)
         found |= {f"{head}.{n}": one for n, one in enumerate(ours)}
     return dict(sorted(found.items()))

@@ -21,9 +21,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
+from yaml import YAMLError
 
-from fmtrain.errors import ConfigError
+from fmtrain.errors import ConfigError, StoreError
 from fmtrain.schema.load import bare, hints_of
 from fmtrain.schema.options import OPTIONS, chooser, chosen
 from launch.keys import GROUPS
@@ -83,7 +83,7 @@ def merged(lines: list[str], recipe: str, folder: Path | None) -> dict[str, Any]
     The command line counts before the recipe, the recipe before the options that it names, these before the defaults.
     """
     others = [line for line in lines if not line.startswith("recipe=")]
-    chosen_here = dict(line.partition("=")[::2] for line in others)
+    chosen_here = {group: name.strip("'\"") for group, _, name in (line.partition("=") for line in others)}
     if is_file(recipe):
         text = _text(Path(recipe).expanduser(), f"recipe={recipe}")
         try:
@@ -131,7 +131,7 @@ def _hydra(lines: tuple[str, ...], text: str | None, folder: Path | None) -> str
     except (HydraException, OmegaConfBaseException) as e:
         cause = e.__cause__ if isinstance(e.__cause__, OmegaConfBaseException) else e
         raise ConfigError(readable(cause)) from None
-    except (YAMLError, RecursionError, ValueError, TypeError, AttributeError, OSError) as e:  # of a file's odd shape
+    except (YAMLError, RecursionError, ValueError, TypeError, AttributeError) as e:  # of a file's odd shape
         why = " ".join(str(e).split())[:300] or type(e).__name__
         raise ConfigError(f"{why}; expected YAML as docs/recipes.md has it") from None
 
@@ -142,10 +142,14 @@ def _searched(text: str | None, folder: Path | None) -> Iterator[list[str]]:
     places = [] if folder is None else [folder.absolute()]
     with contextlib.ExitStack() as stack:
         if text is not None:
-            made = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fmtrain-")))
-            (made / "recipe").mkdir()
             head = "" if text.lstrip().startswith(_GLOBAL) else f"{_GLOBAL}\n"
-            (made / "recipe" / f"{_GIVEN}.yaml").write_text(head + text, encoding="utf-8")
+            try:
+                made = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fmtrain-")))
+                (made / "recipe").mkdir()
+                (made / "recipe" / f"{_GIVEN}.yaml").write_text(head + text, encoding="utf-8")
+            except OSError as e:
+                why = f"a recipe that is a file is read from a copy, and none can be made ({e.strerror})"
+                raise StoreError(f"{why}: {tempfile.gettempdir()} is full or closed; set TMPDIR") from None
             places = [made, *places]
         where = ",".join("'file://" + str(place).replace("'", "\\'") + "'" for place in places)
         yield ([f"recipe={_GIVEN}"] if text is not None else []) + ([f"hydra.searchpath=[{where}]"] if places else [])
@@ -174,7 +178,7 @@ def _check_shape(data: Any, given: str, at: str) -> None:
 
 
 def place(group: str, name: str, before: Any, folder: Path | None) -> dict[str, Any]:
-    """An option for a place in a stage. What stood there and the option has no word on stays."""
+    """An option for the place where `before` stands, of which stays what the option has and says nothing of."""
     given = f"{group}={name}"
     found = _read(option(group, name, folder), given)
     if found.pop("defaults", None) and group != "data":  # a data source's filter goes to the root's

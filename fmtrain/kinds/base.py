@@ -42,6 +42,7 @@ class Role:
     part: str | None = None  # that the artifact must have
     optional: bool = False
     many: bool = False  # all that do not descend from this stage, each an input NAME.STAGE
+    labels: bool = False  # of many: their names stand in what is made, and belong to its identity
     several: bool = False  # a list may be named, and is taken in that order: NAME.0, NAME.1, ..
     folder: bool = False  # where no stage makes one, the Hugging Face folder of `model`
     agrees: tuple[str, ...] = ()  # roles of this stage that what is taken must have been made of too
@@ -144,8 +145,8 @@ class Kind:
         return None
 
     def job(self, at: At, inputs: dict[str, str]) -> Any:
-        """The frozen slice: all that the worker is told. `inputs` are roles with the stage that fills each, "" where
-        none of this run does."""
+        """The frozen slice: all that the worker is told, the settings as its field `stage`. `inputs` are roles with the
+        stage that fills each, "" where none of this run does."""
         raise NotImplementedError
 
     def estimate(self, job: dict[str, Any], before: tuple[dict[str, Any], float] | None) -> float:
@@ -170,6 +171,12 @@ def starts_from(at: At) -> Model:
     """The model that the first training starts from, which stands beside those that stages make."""
     first = next((stage for stage in at.stages.values() if hasattr(stage, "model")), None)
     return at.root.model if first is None else first.model or at.root.model
+
+
+def check_heldout(data: Data, key: str) -> None:
+    """ConfigError where everything would be held out."""
+    if data.heldout_modulus == 1:
+        raise ConfigError(f"{key}.heldout_modulus=1 sets every document apart; 20 a twentieth, 0 none")
 
 
 def data_of(at: At, corpus: str | None) -> Data:

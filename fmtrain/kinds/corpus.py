@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from fmtrain.errors import ConfigError
-from fmtrain.kinds.base import At, Kind, Stage
+from fmtrain.kinds.base import At, Kind, Stage, check_heldout
 from fmtrain.run.sources import BESIDE, HUB
 from fmtrain.run.stage import Source
 from fmtrain.schema import evaluation_sets, plugins, rules
@@ -70,8 +70,7 @@ class Corpus(Kind):
 
     def check(self, at: At) -> None:
         data, chosen, dedup = settings(at)
-        if data.heldout_modulus == 1:
-            raise ConfigError("data.heldout_modulus=1 sets every document apart; 20 a twentieth, 0 none")
+        check_heldout(data, f"{at.key}.data" if at.cfg.data else "data")
         _check_names(chosen)
         _check_rules(chosen)
         if len(set(dedup.steps)) < len(dedup.steps):

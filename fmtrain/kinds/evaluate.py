@@ -72,7 +72,13 @@ class Evaluate(Kind):
         examples = Role("examples", ("examples",), part="heldout", optional=True)
         base = Role(BASE, (), optional=True, folder=True)
         references = Role("reference", ("reference",), optional=True, many=True)
-        return [*data, examples, references, base, Role("model", MODELS, optional=True, many=True, folder=True)]
+        return [
+            *data,
+            examples,
+            references,
+            base,
+            Role("model", MODELS, optional=True, many=True, labels=True, folder=True),
+        ]
 
     def model(self, at: At) -> Model | None:
         return starts_from(at)

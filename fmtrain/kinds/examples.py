@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from fmtrain.errors import ConfigError
-from fmtrain.kinds.base import At, Kind, Parts, Role, Stage, data_of, of
+from fmtrain.kinds.base import At, Kind, Parts, Role, Stage, check_heldout, data_of, of
 from fmtrain.run.rows import LOOKED_AT, look
 from fmtrain.run.stage import Source
 from fmtrain.schema.limits import Count, Positive
@@ -37,6 +37,7 @@ class MakeExamples(Kind):
     seconds = 6.0
 
     def check(self, at: At) -> None:
+        check_heldout(at.root.data, "data")
         for what in ("prompt", "response"):
             low, high = getattr(at.cfg, f"min_{what}"), getattr(at.cfg, f"max_{what}")
             if high < low:

@@ -1,7 +1,7 @@
 """A training: one objective on the rows that it asks for, from a model or from random weights."""
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fmtrain.errors import ConfigError
 from fmtrain.kinds.base import At, Kind, Role, Stage, of
@@ -159,7 +159,8 @@ def _tokens(job: dict[str, Any]) -> int:
     stage = job["stage"]
     by_epochs = (stage["max_rows"] or 1000) * (stage["epochs"] or 1)
     rows = stage["steps"] * stage["global_batch_size"] if stage["steps"] else by_epochs
-    return int(rows * stage["sequence_length"] * chosen(Objective, stage["objective"]).forwards)  # type: ignore[attr-defined]
+    learnt = cast(type[Objective], chosen(Objective, stage["objective"]))
+    return int(rows * stage["sequence_length"] * learnt.forwards)
 
 
 def _first(at: At) -> str | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fmtrain.errors import ConfigError, StoreError
-from fmtrain.run.manifest import FILE, Artifact, Manifest, note_seen, read_manifest, write_manifest
+from fmtrain.run.manifest import FILE, Artifact, Manifest, note_seen, read_manifest, verify, write_manifest
 from fmtrain.run.storage import (
     fsync_dir,
     is_ours,
@@ -170,6 +170,7 @@ class Store:
     def under(self, artifact: Artifact, check: Callable[[], None] = unwatched, **other: Any) -> Artifact:
         """The same artifact as a version under another name, with the same files on the disk; `other` are fields of its
         manifest, its name among them."""
+        verify(artifact, check)
         work = private_dir(self.root / "work" / "named" / secrets.token_hex(8))
         for name in artifact.manifest.files:
             target = work / "out" / name

@@ -44,7 +44,7 @@ _done: set[str] = set()
 
 @dataclasses.dataclass
 class Plugin:
-    """A package of rules or readers outside this one, as it was when the run was planned."""
+    """A package of rules, readers, kinds or objectives outside this one, as it was when the run was planned."""
 
     module: str
     package: str

@@ -82,7 +82,7 @@ def _make(args: argparse.Namespace) -> int:
 
 def _show(root: "Root") -> int:
     """The composed configuration; what is secret in it as it was given."""
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     from fmtrain import redact
     from fmtrain.schema.load import dump

@@ -7,12 +7,14 @@ import pytest
 from fmtrain.errors import ConfigError
 from fmtrain.run.sources import BESIDE, HUB
 from fmtrain.run.stage import Source
+from fmtrain.run.store import Store
 from fmtrain.schema.load import identity
 from launch.backends.inline import InlineBackend
 from launch.compose import compose
 from launch.driver import INLINE_BYTES, LEAST_TASKS, tasks_of
 from launch.edges import Pin
 from launch.graph import build, pinned
+from launch.plan import plan
 
 TOKENS = ["recipe=tokens", "data.modules=[json]"]
 
@@ -81,3 +83,26 @@ def test_the_day_that_templates_are_told_belongs_to_what_is_rendered() -> None:
     changed = {a.stage for a, b in zip(one, other, strict=True) if identity(a.job) != identity(b.job)}
     assert {"sft", "reference", "dpo", "evaluate"} <= changed
     assert not changed & {"corpus", "tokenizer", "tokens", "examples"}
+
+
+def prints(tmp_path: Path, *overrides: str) -> dict[str, str]:
+    """Stage -> fingerprint."""
+    return {step.node.stage: step.fingerprint for step in plan(build(compose(list(overrides))), Store(tmp_path))}
+
+
+def test_an_evaluation_is_of_models_by_their_names_and_of_no_other_names(tmp_path: Path) -> None:
+    """Two trainings that change places change what its tables say; a reference under another name does not."""
+    given = ["recipe=quickstart_tiny", "stages.reference=null", "stages.dpo=null", "stages.publish=null"]
+    given += ["+stage@stages.b=sft", "stages.b.inputs.model=pretrain", "stages.b.epochs=null", "stages.b.steps=6"]
+    given += ["stages.b.max_rows=48"]
+    rates = ("stages.sft.optim.lr", "stages.b.optim.lr")
+    one, other = (
+        prints(tmp_path, *given, *(f"{key}={rate}" for key, rate in zip(rates, pair, strict=True)))
+        for pair in (("1e-3", "1e-4"), ("1e-4", "1e-3"))
+    )
+    assert (one["sft"], one["b"]) == (other["b"], other["sft"]) and one["evaluate"] != other["evaluate"]
+    implied = prints(tmp_path, "recipe=quickstart_tiny", "stages.reference=null")
+    written = ["+stage@stages.scores=reference", "stages.scores.max_rows=32", "stages.scores.inputs.model=sft"]
+    named = prints(tmp_path, "recipe=quickstart_tiny", "stages.reference=null", *written,
+                   "stages.dpo.inputs.reference=scores")  # fmt: skip
+    assert (implied["dpo_reference"], implied["evaluate"]) == (named["scores"], named["evaluate"])

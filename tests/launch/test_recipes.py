@@ -1,11 +1,12 @@
 """Recipes of one's own: a file, a folder of options, stages added on the command line."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
 import yaml
 
-from fmtrain.errors import ConfigError
+from fmtrain.errors import ConfigError, StoreError
 from fmtrain.schema import plugins
 from fmtrain.schema.options import OPTIONS
 from fmtrain.schema.rules import Filter
@@ -162,6 +163,8 @@ def test_a_recipe_names_its_plug_ins(tmp_path: Path, monkeypatch: pytest.MonkeyP
     [
         (["recipe=tokens", "recipe=quickstart"], "chosen twice"),
         (["filter@filter=gopher"], "chosen for the whole run it is filter=gopher"),
+        (["+stages.m={kind: '${'}"], "^[^\n]*$"),
+        (["recipe=finetune", "model.path=/x", "data.heldout_modulus=1"], "data.heldout_modulus=1 sets every document"),
         (["recipe@foo=quickstart"], "chosen for the whole run it is recipe=quickstart"),
     ],
 )
@@ -218,3 +221,17 @@ def test_another_option_by_value_leaves_nothing_of_the_one_before() -> None:
     own = compose(["data@stages.corpus.data=local", "stages.corpus.data.files=a.txt", "stages.examples=null",
                    "stages.sft=null", "stages.reference=null", "stages.dpo=null"]).stages["corpus"]  # fmt: skip
     assert own.filter.name == "gopher"  # type: ignore[union-attr]
+
+
+def test_what_a_recipes_plug_ins_refer_to_must_be_there(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("defaults: [corpus_code]\nplugins: ['${oc.env:NOT_SET_ANYWHERE}']\n")
+    with pytest.raises(ConfigError, match="plugins.*NOT_SET_ANYWHERE"):
+        compose([f"recipe={tmp_path}/mine.yaml"])
+
+
+def test_a_full_disk_is_no_fault_of_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder for temporary files that is none takes as little as a full one."""
+    (tmp_path / "mine.yaml").write_text(MINE + "# never composed before\n")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(StoreError, match="none can be made .*set TMPDIR"):
+        compose([f"recipe={tmp_path}/mine.yaml"])
