@@ -6,6 +6,7 @@ They stand in conf/, in a folder of one's own (--config-dir), and a recipe also 
 import contextlib
 import dataclasses
 import functools
+import itertools
 import re
 import tempfile
 import typing
@@ -67,9 +68,10 @@ def _text(file: Traversable, given: str) -> str:
 
 
 def comment(text: str) -> str:
-    """The first comment of an option's file: what it is for."""
+    """The first comment of an option's file, up to an example: what it is for."""
     lines = [line for line in text.splitlines() if not line.startswith(_GLOBAL)]
-    return lines[0].lstrip("# ") if lines and lines[0].startswith("#") else ""
+    words = itertools.takewhile(lambda line: line.startswith("# ") and not line.startswith("#  "), lines)
+    return " ".join(line[2:] for line in words).rstrip(":")
 
 
 def is_file(recipe: str) -> bool:

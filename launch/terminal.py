@@ -12,6 +12,7 @@ from fmtrain import show
 from fmtrain.run.storage import read_left
 from fmtrain.run.worker import SAID
 
+_LEAST = 24  # characters that a wrapped column has, however narrow the terminal
 PLAIN_EVERY = 15.0  # seconds between progress lines where the output is no terminal
 
 
@@ -25,10 +26,29 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns padded to their widest cell; the first row is the header."""
+def columns() -> int | None:
+    """How wide the terminal is; None where standard output is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def table(rows: Sequence[Sequence[str]], columns: int | None = None) -> str:
+    """Columns padded to their widest cell; the first row is the header.
+
+    Within `columns` characters the last is wrapped; where it would be too narrow, it stands below the others.
+    """
     rows = [[show.line(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    if columns is not None and sum(widths) + 2 * (len(widths) - 1) > columns:
+        left = sum(widths[:-1]) + 2 * (len(widths) - 1)
+        beside = columns - left >= _LEAST
+        indent = " " * (left if beside else 4)
+        lines = []
+        for row in rows:
+            first, *more = textwrap.wrap(row[-1], max(_LEAST, columns - len(indent))) or [""]
+            head = "  ".join(cell.ljust(w) for cell, w in zip(row[:-1], widths, strict=False))
+            lines.append(f"{head}  {first}" if beside else head)
+            lines += [indent + part for part in (more if beside else [first, *more])]
+        return "\n".join(line.rstrip() for line in lines if line.strip())
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(lines)
 

@@ -2,10 +2,11 @@
 
 import argparse
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from launch.terminal import table
+from launch.terminal import columns, table
 from launch.verbs.parser import Verbs, add_verb
 
 
@@ -40,7 +41,7 @@ def _options(args: argparse.Namespace) -> int:
         return 0
     if args.name is None:
         rows = [(group, ", ".join(recipes.options(group, args.config_dir))) for group in sorted([*GROUPS, "recipe"])]
-        print(table([("group", "options"), *rows]))
+        print(table([("group", "options"), *rows], columns()))
         print(f"kinds of stages: {', '.join(KINDS)}")
         return 0
     if args.name not in (*GROUPS, *KINDS, "recipe"):
@@ -48,13 +49,24 @@ def _options(args: argparse.Namespace) -> int:
         raise ConfigError(f"options {args.name}: neither a group nor a kind of stage; did you mean {near!r}?")
     if args.name in (*GROUPS, "recipe"):
         names = recipes.options(args.name, args.config_dir)
-        about = [(name, recipes.comment(recipes.option(args.name, name, args.config_dir))) for name in names]
-        print(table([(args.name, "what"), *about]))
+        rows = [(name, _what(args.name, recipes.option(args.name, name, args.config_dir))) for name in names]
+        print(table([(args.name, "what"), *rows], columns()))
     for cls in classes(args.name):
         rows4 = [(s.key, s.default or "(required)", s.kind, s.what) for s in settings(cls)]
         print()
-        print(table([(f"{cls.__name__}", "default", "value", "what"), *rows4]))
+        print(table([(cls.__name__, "default", "value", "what"), *rows4], columns()))
     return 0
+
+
+def _what(group: str, text: str) -> str:
+    """What an option is for: the comment of its file, else what its class says of itself."""
+    from fmtrain.schema.describe import about
+    from fmtrain.schema.options import chosen
+    from launch.keys import GROUPS
+    from launch.recipes import comment
+
+    named = re.search(r"^name: (\S+)", text, re.M)
+    return comment(text) or (about(chosen(GROUPS[group], {"name": named[1]})) if named and group in GROUPS else "")
 
 
 def classes(name: str) -> list[type]:

@@ -93,12 +93,12 @@ def _show(root: "Root") -> int:
 
 def _recipes(args: argparse.Namespace) -> int:
     from launch import recipes
-    from launch.terminal import table
+    from launch.terminal import columns, table
 
     recipes.check_folder(args.config_dir)
     names = recipes.options("recipe", args.config_dir)
     rows = [(name, recipes.comment(recipes.option("recipe", name, args.config_dir))) for name in names]
-    print(table([("recipe", "what"), *rows]))
+    print(table([("recipe", "what"), *rows], columns()))
     return 0
 
 

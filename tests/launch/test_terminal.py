@@ -8,7 +8,7 @@ import pytest
 
 from fmtrain.run.stage import Stage
 from fmtrain.run.worker import announce
-from launch.terminal import Live, progress_text, read_progress
+from launch.terminal import Live, progress_text, read_progress, table
 
 
 def test_announcements_are_passed_on(tmp_path: Path) -> None:
@@ -37,3 +37,13 @@ def test_progress_in_words(tmp_path: Path) -> None:
 def test_progress_that_is_none_is_not_shown(text: str, tmp_path: Path) -> None:
     (tmp_path / "progress.json").write_text(text)
     assert read_progress(tmp_path / "progress.json") is None
+
+
+def test_the_last_column_of_a_table_is_wrapped_to_the_terminal() -> None:
+    rows = [("setting", "what"), ("warmup_steps", "where epochs make fewer steps, a tenth of these")]
+    lines = table(rows, 40).splitlines()
+    assert len(lines) == 3 and max(map(len, lines)) <= 40 and lines[2].startswith(" " * 14)
+    assert " ".join(line[14:].strip() for line in lines[1:]) == rows[1][1]
+    assert table(rows) == table(rows, None) and len(table(rows).splitlines()) == 2
+    below = table(rows, 30).splitlines()
+    assert below[:4] == ["setting", "    what", "warmup_steps", "    where epochs make fewer"] and len(below) == 5
