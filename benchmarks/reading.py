@@ -26,7 +26,7 @@ from peers import need
 def ours(path: Path) -> Iterator[str]:
     from data_pipelines import sources
     from data_pipelines.document import Document
-    from fmtrain.run.sources import identify
+    from fmtrain.artifacts.sources import identify
     from fmtrain.schema.sources import Local
 
     for record in sources.read(Local(), sources.Unit(identify(str(path), path.name), 1, 0, 0)):

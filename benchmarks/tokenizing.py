@@ -70,8 +70,8 @@ def prepare(folder: Path, data: Path, megabytes: float, vocab: int) -> int:
 def fmtrain(folder: Path, out: Path) -> str:
     """The stage as it runs, without its frame."""
     from data_pipelines.stages import tokens
+    from fmtrain.artifacts.stage import Stage
     from fmtrain.kinds.tokens import TokensJob
-    from fmtrain.run.stage import Stage
     from fmtrain.schema.load import dump
 
     inputs = {"corpus": str(folder / "corpus"), "tokenizer": str(folder / "tokenizer")}

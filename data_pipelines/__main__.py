@@ -2,9 +2,9 @@
 
 import importlib
 
+from fmtrain.artifacts.stage import Stage
+from fmtrain.artifacts.worker import Result, main
 from fmtrain.errors import ConfigError
-from fmtrain.run.stage import Stage
-from fmtrain.run.worker import Result, main
 
 STAGES = {
     "corpus": "data_pipelines.stages.corpus",

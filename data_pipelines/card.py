@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fmtrain import show
-from fmtrain.run.storage import write_text
+from fmtrain.artifacts.storage import write_text
 
 _TOP = 20  # rows of a table that may be long
 _WIDTH = 520.0  # of the funnel's widest bar, in SVG units

@@ -11,7 +11,7 @@ import orjson
 
 from data_pipelines.filters.texts import strings
 from data_pipelines.sources.hub import load_split, refusals
-from fmtrain.run.storage import write_text
+from fmtrain.artifacts.storage import write_text
 from fmtrain.schema.evaluation_sets import parse
 
 

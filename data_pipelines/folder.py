@@ -13,9 +13,9 @@ from typing import Any
 import tokenizers
 
 from data_pipelines.vocabulary import SPECIAL_TOKENS, Trained, special_tokens
+from fmtrain.artifacts.model_folder import model_files
+from fmtrain.artifacts.storage import read_json, write_json, write_text
 from fmtrain.errors import ConfigError, InputError
-from fmtrain.run.model_folder import model_files
-from fmtrain.run.storage import read_json, write_json, write_text
 
 TEMPLATE = Path(__file__).parent / "chat_template.jinja"
 _NAMED = SPECIAL_TOKENS[:7]  # those that Hugging Face has a setting for

@@ -24,8 +24,8 @@ import numpy.typing as npt
 from data_pipelines.folder import load, marks
 from data_pipelines.token_shards import ShardWriter
 from fmtrain import show
+from fmtrain.artifacts.storage import sha256_file
 from fmtrain.errors import InputError
-from fmtrain.run.storage import sha256_file
 
 _MAGIC = b"MMIDIDX\x00\x00"
 _HEADER = struct.Struct("<9sQBQQ")

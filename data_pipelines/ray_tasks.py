@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.tasks import Beat, Call, Done, Failure, Retries, Watch, attempt, beats, clear, last_beat
+from fmtrain.artifacts.lease import process_start
+from fmtrain.artifacts.ray_logs import failed_starts, last_words
 from fmtrain.errors import StageFailed
-from fmtrain.run.lease import process_start
-from fmtrain.run.ray_logs import failed_starts, last_words
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 15.0  # for a silent task's process to end once it is killed; then it is left to itself

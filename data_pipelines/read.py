@@ -29,9 +29,9 @@ from data_pipelines.parts import INDEX
 from data_pipelines.schedule import Counts, Task, quiet
 from data_pipelines.sources.records import Fault
 from data_pipelines.write import ORDER
+from fmtrain.artifacts.storage import write_json
 from fmtrain.errors import InputError
 from fmtrain.kinds.corpus import CorpusJob
-from fmtrain.run.storage import write_json
 from fmtrain.schema import plugins
 
 # what a document of the artifact may carry

@@ -8,7 +8,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from fmtrain.run.fingerprint import canonical
+from fmtrain.artifacts.fingerprint import canonical
 from fmtrain.schema.rows import form_of, no_form
 from fmtrain.schema.sources import Rows
 

@@ -21,10 +21,10 @@ from typing import Any, Self, TypeVar
 import fmtrain
 from data_pipelines.ray_tasks import RayTasks
 from data_pipelines.tasks import Call, Counts, Done, Retries, Task, Watch, attempt, check, clear, finished, publish
+from fmtrain.artifacts.fingerprint import fingerprint
+from fmtrain.artifacts.stage import Stage
+from fmtrain.artifacts.storage import sha256_file
 from fmtrain.errors import ConfigError, StoreError
-from fmtrain.run.fingerprint import fingerprint
-from fmtrain.run.stage import Stage
-from fmtrain.run.storage import sha256_file
 
 __all__ = ["Counts", "Scheduler", "Task", "parts_key", "quiet"]
 T = TypeVar("T")
@@ -149,7 +149,7 @@ def _give_back() -> None:
 
 def parts_key(payload: Any) -> str:
     """The key of a stage's parts: `payload`, and the code that makes them, since a part made by other code is stale."""
-    rooms = [Path(__file__).parent, *(Path(fmtrain.__file__).parent / room for room in ("run", "schema"))]
+    rooms = [Path(__file__).parent, *(Path(fmtrain.__file__).parent / room for room in ("artifacts", "schema"))]
     code = {f"{room.name}/{p.relative_to(room)}": sha256_file(p) for room in rooms for p in sorted(room.rglob("*.py"))}
     return fingerprint({"payload": payload, "code": code, "python": list(sys.version_info[:3])})
 

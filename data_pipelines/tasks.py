@@ -23,11 +23,11 @@ from typing import Any, Protocol
 
 import xxhash
 
+from fmtrain.artifacts.lease import process_start
+from fmtrain.artifacts.stage import Stage
+from fmtrain.artifacts.storage import disk_errors, fsync_dir, fsync_tree, read_sealed, write_sealed
+from fmtrain.artifacts.worker import Progress
 from fmtrain.errors import FmtrainError, StageFailed, StoreError, Unavailable
-from fmtrain.run.lease import process_start
-from fmtrain.run.stage import Stage
-from fmtrain.run.storage import disk_errors, fsync_dir, fsync_tree, read_sealed, write_sealed
-from fmtrain.run.worker import Progress
 
 Counts = dict[str, int]
 

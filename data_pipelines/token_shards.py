@@ -11,7 +11,7 @@ from typing import IO, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from fmtrain.run.storage import write_json
+from fmtrain.artifacts.storage import write_json
 
 
 class ShardWriter:

@@ -28,7 +28,7 @@ from data_pipelines.lines import POSITION_BITS
 from data_pipelines.parts import INDEX, STEP, Parts
 from data_pipelines.schedule import Counts, Scheduler, Task
 from data_pipelines.words import split
-from fmtrain.run.storage import read_json, write_json
+from fmtrain.artifacts.storage import read_json, write_json
 
 # The place of every document that was read, by order_key: written by the read step, a run or more a task.
 ORDER = runs.Form([("key", "<u8"), ("rank", "<u4"), ("number", "<u8")], order=("key",))

@@ -11,12 +11,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from fmtrain.artifacts import lease
+from fmtrain.artifacts.lease import BEAT, Owner
+from fmtrain.artifacts.stage import GIVEN, PRIVATE
+from fmtrain.artifacts.storage import is_ours, read_json
+from fmtrain.artifacts.store import Store
 from fmtrain.errors import FmtrainError, StoreError
-from fmtrain.run import lease
-from fmtrain.run.lease import BEAT, Owner
-from fmtrain.run.stage import GIVEN, PRIVATE
-from fmtrain.run.storage import is_ours, read_json
-from fmtrain.run.store import Store
 from launch.backends import slurm
 
 WATCHED = 2 * BEAT + 1  # seconds in which a living holder of a lease gives a sign, if the file server is prompt

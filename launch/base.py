@@ -8,11 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from fmtrain.artifacts.inside import read_object
+from fmtrain.artifacts.model_folder import model_files
+from fmtrain.artifacts.sources import identify
+from fmtrain.artifacts.stage import Source
 from fmtrain.errors import ConfigError, InputError
-from fmtrain.run.inside import read_object
-from fmtrain.run.model_folder import model_files
-from fmtrain.run.sources import identify
-from fmtrain.run.stage import Source
 
 # What transformers reads of a folder: of other files (a README, other formats of the weights) the model is independent.
 _READ = (".json", ".safetensors", ".model", ".spm", ".txt", ".jinja", ".tiktoken", ".codes", ".vocab", ".bpe")

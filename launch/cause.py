@@ -9,9 +9,9 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from fmtrain.artifacts.storage import check_room, read_left
+from fmtrain.artifacts.worker import ERROR, error_file
 from fmtrain.errors import ConfigError, ExitCode, FmtrainError, HeldError, InputError, RankLost, StageFailed, StoreError
-from fmtrain.run.storage import check_room, read_left
-from fmtrain.run.worker import ERROR, error_file
 from launch.backends.command import Command, Failure
 from launch.backends.process import STARTED
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
+from fmtrain.artifacts.machine import cpus
 from fmtrain.errors import ExitCode
-from fmtrain.run.machine import cpus
 
 _NEEDED = ("torch", "transformers", "deepspeed", "ray", "datatrove", "hydra-core", "omegaconf", "xxhash")
 _DASHBOARD = ("aiohttp", "aiohttp_cors", "opencensus", "prometheus_client")  # of ray[default]; jobs are sent through it

@@ -19,16 +19,24 @@ from types import FrameType
 from typing import Any
 
 from fmtrain import redact, show
+from fmtrain.artifacts import lease
+from fmtrain.artifacts.lease import Lease
+from fmtrain.artifacts.manifest import Artifact, Manifest, verify
+from fmtrain.artifacts.remote import is_url
+from fmtrain.artifacts.sources import BESIDE, HUB
+from fmtrain.artifacts.stage import Source, Stage, forget_secrets, write_stage
+from fmtrain.artifacts.storage import (
+    append_row,
+    disk_errors,
+    list_files,
+    private_dir,
+    read_sealed,
+    unwatched,
+    write_json,
+)
+from fmtrain.artifacts.store import Store
+from fmtrain.artifacts.worker import RESULT
 from fmtrain.errors import ExitCode, FmtrainError, StoreError
-from fmtrain.run import lease
-from fmtrain.run.lease import Lease
-from fmtrain.run.manifest import Artifact, Manifest, verify
-from fmtrain.run.remote import is_url
-from fmtrain.run.sources import BESIDE, HUB
-from fmtrain.run.stage import Source, Stage, forget_secrets, write_stage
-from fmtrain.run.storage import append_row, disk_errors, list_files, private_dir, read_sealed, unwatched, write_json
-from fmtrain.run.store import Store
-from fmtrain.run.worker import RESULT
 from fmtrain.schema.load import dump
 from fmtrain.schema.root import Root
 from launch import alive, provenance

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fmtrain.artifacts.stage import Source
 from fmtrain.errors import ConfigError
 from fmtrain.kinds.base import At, Parts, Role, Stage, of
-from fmtrain.run.stage import Source
 from fmtrain.schema.fields import MISSING
 from fmtrain.schema.root import Root
 from fmtrain.schema.sources import Data

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from fmtrain.artifacts.stage import Source
 from fmtrain.errors import ConfigError
 from fmtrain.kinds.base import At, Kind, Parts, of
-from fmtrain.run.stage import Source
 from fmtrain.schema import plugins
 from fmtrain.schema.root import Root
 from fmtrain.schema.sources import Data

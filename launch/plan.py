@@ -7,14 +7,14 @@ it has run: it is taken of its slice, its sources' content and its parents' fing
 from dataclasses import dataclass, field
 from typing import Any
 
+from fmtrain.artifacts.fingerprint import differences, fingerprint
+from fmtrain.artifacts.manifest import Artifact, verify_looks
+from fmtrain.artifacts.storage import owner_of
+from fmtrain.artifacts.store import Store
+from fmtrain.artifacts.worker import RESULT
 from fmtrain.errors import ConfigError
 from fmtrain.kinds.base import Kind
 from fmtrain.redact import shown_in
-from fmtrain.run.fingerprint import differences, fingerprint
-from fmtrain.run.manifest import Artifact, verify_looks
-from fmtrain.run.storage import owner_of
-from fmtrain.run.store import Store
-from fmtrain.run.worker import RESULT
 from fmtrain.schema.load import identity
 from launch.code import code_hash
 from launch.edges import Pin

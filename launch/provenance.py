@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import fmtrain
-from fmtrain.run.machine import cpus
+from fmtrain.artifacts.machine import cpus
 from launch.backends.environment import environment
 
 PACKAGES = (

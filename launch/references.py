@@ -9,11 +9,11 @@ import dataclasses
 import os
 from typing import Any, TypeVar
 
+from fmtrain.artifacts.remote import is_url
+from fmtrain.artifacts.sources import BESIDE, HUB, identify, identify_folder
+from fmtrain.artifacts.stage import Source
+from fmtrain.artifacts.storage import settled
 from fmtrain.errors import InputError
-from fmtrain.run.remote import is_url
-from fmtrain.run.sources import BESIDE, HUB, identify, identify_folder
-from fmtrain.run.stage import Source
-from fmtrain.run.storage import settled
 from fmtrain.schema import evaluation_sets
 from fmtrain.schema.fields import referenced
 from launch import paths

@@ -1,7 +1,7 @@
 """Which files a run reads, and what they are known by: the standard library, paths, globs and URLs, a data set.
 
-Nothing is read whole here but what is small: an input is its name, size and stamp (fmtrain.run.sources). fsspec and
-huggingface_hub are imported for a URL and for a name on the hub only.
+Nothing is read whole here but what is small: an input is its name, size and stamp (fmtrain.artifacts.sources). fsspec
+and huggingface_hub are imported for a URL and for a name on the hub only.
 """
 
 import os
@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
+from fmtrain.artifacts import remote
+from fmtrain.artifacts.sources import HUB, identify, identify_folder
+from fmtrain.artifacts.stage import Source
 from fmtrain.errors import ConfigError, InputError
-from fmtrain.run import remote
-from fmtrain.run.sources import HUB, identify, identify_folder
-from fmtrain.run.stage import Source
 from fmtrain.schema.formats import form
 from fmtrain.schema.sources import Data, Hub, Local, Rows, Stdlib
 from launch import paths

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fmtrain import show
+from fmtrain.artifacts.storage import is_ours, owner_of, read_json, read_rows
+from fmtrain.artifacts.store import Store
 from fmtrain.errors import ConfigError, StoreError
-from fmtrain.run.storage import is_ours, owner_of, read_json, read_rows
-from fmtrain.run.store import Store
 from launch import alive
 from launch.terminal import progress_text, read_progress, table
 

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fmtrain.artifacts.manifest import Artifact
 from fmtrain.kinds.base import MODELS
 from fmtrain.kinds.objectives import Objective
-from fmtrain.run.manifest import Artifact
 from launch.plan import Step
 from launch.status import DEFAULT_STORE, store_at
 from launch.terminal import duration, table

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from fmtrain import show
-from fmtrain.run.storage import read_left
-from fmtrain.run.worker import SAID
+from fmtrain.artifacts.storage import read_left
+from fmtrain.artifacts.worker import SAID
 
 _LEAST = 24  # characters that a wrapped column has, however narrow the terminal
 PLAIN_EVERY = 15.0  # seconds between progress lines where the output is no terminal

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fmtrain.artifacts.storage import append_row, read_left, read_rows
+from fmtrain.artifacts.worker import ERROR
 from fmtrain.errors import Diverged, ExitCode, NodesSilent, Unavailable
-from fmtrain.run.storage import append_row, read_left, read_rows
-from fmtrain.run.worker import ERROR
 from launch.backends import slurm
 
 FILE = "turns.jsonl"

@@ -13,7 +13,7 @@ from launch.backends.reaper import descendants
 
 RUN = """
 import socket, sys
-from fmtrain.run import lease
+from fmtrain.artifacts import lease
 from launch.cli import main
 socket.gethostname = lambda: sys.argv[1]  # an inline run speaks to no other machine
 lease.BEAT, lease.STALE = 0.2, 3.0

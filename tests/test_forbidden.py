@@ -48,8 +48,8 @@ RULES = [
     Rule(
         "processors",
         r"\bcpu_count\(|\bsched_getaffinity\(",
-        "counts the machine's, not those this process may use; fmtrain.run.machine.cpus() does",
-        {"fmtrain/run/machine.py": "is that function"},
+        "counts the machine's, not those this process may use; fmtrain.artifacts.machine.cpus() does",
+        {"fmtrain/artifacts/machine.py": "is that function"},
     ),
     Rule(
         "whole environment",

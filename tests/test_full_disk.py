@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fmtrain.run.manifest import verify
-from fmtrain.run.store import Store
+from fmtrain.artifacts.manifest import verify
+from fmtrain.artifacts.store import Store
 from tests.conftest import fmtrain
 from tests.needs import need
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FOUNDATION = {"fmtrain", *(f"fmtrain.{r}" for r in ("errors", "redact", "show", "schema", "run", "kinds"))}
+FOUNDATION = {"fmtrain", *(f"fmtrain.{r}" for r in ("errors", "redact", "show", "schema", "artifacts", "kinds"))}
 TRAINING = {
     f"fmtrain.{r}" for r in ("data", "models", "objectives", "checkpoint", "train", "evaluate", "publish", "generate")
 }
@@ -88,7 +88,7 @@ def test_no_circles() -> None:
 
 
 def test_schema_is_plain() -> None:
-    code = "import sys, fmtrain.schema.load, fmtrain.run.worker, fmtrain.run.store; print(*sys.modules)"
+    code = "import sys, fmtrain.schema.load, fmtrain.artifacts.worker, fmtrain.artifacts.store; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert not loaded & FORBIDDEN["foundation"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fmtrain.run.lease import process_start
+from fmtrain.artifacts.lease import process_start
 from launch.backends.reaper import descendants
 
 PRETRAIN_ALONE = [f"stages.{stage}=null" for stage in ("examples", "sft", "reference", "dpo", "evaluate", "publish")]

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from fmtrain.run.lease import process_start
-from fmtrain.run.storage import user_umask
+from fmtrain.artifacts.lease import process_start
+from fmtrain.artifacts.storage import user_umask
 from launch.backends.reaper import descendants
 from tests.conftest import fmtrain
 from tests.processes import Place

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fmtrain.run.storage import sha256_file
+from fmtrain.artifacts.storage import sha256_file
 from tests.strangers import strangers
 from tests.test_ranks_killed import start, store
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fmtrain.artifacts.unpack import CHUNK, Damage, packing_of, unpack
 from fmtrain.errors import InputError
-from fmtrain.run.unpack import CHUNK, Damage, packing_of, unpack
 
 ROWS = (".jsonl", ".json", ".txt", ".tsv")  # what `rows` reads, each also with one of PACKED
 PACKED = (".gz", ".bz2", ".zst")

@@ -11,7 +11,7 @@ from typing import Any
 from data_pipelines.document import Document
 from data_pipelines.sources import hub, local, stdlib
 from data_pipelines.sources.records import Fault, Hashes, OnHash, Unit
-from fmtrain.run.stage import Source
+from fmtrain.artifacts.stage import Source
 from fmtrain.schema.sources import Data
 
 __all__ = ["READERS", "Document", "Fault", "Hashes", "Unit", "deal", "is_heldout", "read"]

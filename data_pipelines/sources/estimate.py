@@ -6,8 +6,8 @@ from itertools import islice
 
 from data_pipelines.sources.records import Damage
 from data_pipelines.sources.stream import unpack
-from fmtrain.run.sources import open_input
-from fmtrain.run.stage import Source
+from fmtrain.artifacts.sources import open_input
+from fmtrain.artifacts.stage import Source
 from fmtrain.schema.formats import form
 
 _SAMPLE = 1 << 18  # bytes at the start of a file, as it is stored

@@ -14,8 +14,8 @@ import xxhash
 
 from data_pipelines.document import Document
 from data_pipelines.sources.records import RAW_BYTES, Fault
-from fmtrain.run.mistaken import START, mistaken
-from fmtrain.run.unpack import PACKINGS, packing_of
+from fmtrain.artifacts.mistaken import START, mistaken
+from fmtrain.artifacts.unpack import PACKINGS, packing_of
 from fmtrain.schema.sources import Keys
 
 _YEAR_9999 = 253_402_300_800  # in seconds since 1970

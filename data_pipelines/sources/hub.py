@@ -14,9 +14,9 @@ from data_pipelines.document import Document
 from data_pipelines.sources.fields import Fields
 from data_pipelines.sources.parquet import bounded, record
 from data_pipelines.sources.records import Fault, OnHash, Unit
+from fmtrain.artifacts.remote import hub_failure
+from fmtrain.artifacts.sources import HUB, changed, identify_folder
 from fmtrain.errors import InputError, Unavailable
-from fmtrain.run.remote import hub_failure
-from fmtrain.run.sources import HUB, changed, identify_folder
 from fmtrain.schema.sources import Hub
 
 _ROWS = 1 << 28  # more rows than a shard has: a place is shard * _ROWS + row

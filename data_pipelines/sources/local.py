@@ -13,7 +13,7 @@ from data_pipelines.sources.parquet import read as read_parquet
 from data_pipelines.sources.records import RAW_BYTES, Damage, Fault, OnHash, Unit
 from data_pipelines.sources.stream import Input, read_lines, unpack
 from data_pipelines.sources.warc import read as read_warc
-from fmtrain.run.stage import Source
+from fmtrain.artifacts.stage import Source
 from fmtrain.schema import plugins
 from fmtrain.schema.formats import form
 from fmtrain.schema.sources import Local

@@ -17,7 +17,7 @@ from data_pipelines.lines import POSITION_BITS
 from data_pipelines.sources.fields import Fields
 from data_pipelines.sources.parquet_pages import Bomb, LargePage, Pages, footer
 from data_pipelines.sources.records import RAW_BYTES, Damage, Fault, Unit
-from fmtrain.run.unpack import Allowance
+from fmtrain.artifacts.unpack import Allowance
 from fmtrain.schema.sources import Keys
 
 _BATCH = 64  # rows, or fewer where a page is large

@@ -9,7 +9,7 @@ import io
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from fmtrain.run.unpack import EXPANSION, FREE, Damage
+from fmtrain.artifacts.unpack import EXPANSION, FREE, Damage
 
 BUDGET = 256 << 20  # bytes that the rows of a batch may hold, if each holds as much as a page
 _HEADER = 16 << 20  # bytes of a header; Arrow reads no longer one either

@@ -6,11 +6,11 @@ A fault is a value: what cannot be read is put aside with its place and its byte
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from fmtrain.artifacts.lines import RAW_BYTES, Fault
+from fmtrain.artifacts.stage import Source
+from fmtrain.artifacts.storage import unwatched
+from fmtrain.artifacts.unpack import Damage
 from fmtrain.errors import InputError
-from fmtrain.run.lines import RAW_BYTES, Fault
-from fmtrain.run.stage import Source
-from fmtrain.run.storage import unwatched
-from fmtrain.run.unpack import Damage
 
 __all__ = ["RAW_BYTES", "Damage", "Fault", "Hashes", "OnHash", "Unit", "unwatched"]
 

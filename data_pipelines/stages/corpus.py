@@ -33,13 +33,13 @@ from data_pipelines.sources import READERS, deal, estimate
 from data_pipelines.words import version
 from data_pipelines.write import Survey
 from fmtrain import redact
+from fmtrain.artifacts.remote import is_url, plain
+from fmtrain.artifacts.sources import BESIDE
+from fmtrain.artifacts.stage import Source, Stage
+from fmtrain.artifacts.storage import read_json, write_json
+from fmtrain.artifacts.worker import Result, announce, tell
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.kinds.corpus import CorpusJob
-from fmtrain.run.remote import is_url, plain
-from fmtrain.run.sources import BESIDE
-from fmtrain.run.stage import Source, Stage
-from fmtrain.run.storage import read_json, write_json
-from fmtrain.run.worker import Result, announce, tell
 from fmtrain.schema import plugins
 from fmtrain.schema.load import dump, identity, load
 from fmtrain.schema.plugins import Plugin

@@ -18,11 +18,11 @@ from data_pipelines.functions import Function, LeftOut, extract
 from data_pipelines.rows import Message, PreferenceRow, SftRow, Unfit, normalise
 from data_pipelines.sources import is_heldout
 from data_pipelines.stages.tokenizer import load
+from fmtrain.artifacts.rows import Tally, read_rows
+from fmtrain.artifacts.stage import Stage
+from fmtrain.artifacts.worker import Progress, Result, tell
 from fmtrain.errors import InputError
 from fmtrain.kinds.examples import ExamplesJob, ExamplesStage
-from fmtrain.run.rows import Tally, read_rows
-from fmtrain.run.stage import Stage
-from fmtrain.run.worker import Progress, Result, tell
 from fmtrain.schema.rows import FORMS
 from fmtrain.schema.sources import Rows
 

@@ -14,11 +14,11 @@ import tokenizers
 from data_pipelines import folder, vocabulary
 from data_pipelines.corpus_reader import batches, documents
 from data_pipelines.folder import load
+from fmtrain.artifacts.stage import Stage
+from fmtrain.artifacts.storage import sha256_file
+from fmtrain.artifacts.worker import Progress, Result
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.kinds.tokenizer import TokenizerJob
-from fmtrain.run.stage import Stage
-from fmtrain.run.storage import sha256_file
-from fmtrain.run.worker import Progress, Result
 from fmtrain.schema.tokenizers import Existing
 
 __all__ = ["load", "measure", "run"]

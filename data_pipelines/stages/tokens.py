@@ -20,11 +20,11 @@ from data_pipelines.corpus_reader import Document, documents
 from data_pipelines.encoding import Encoder, Ids
 from data_pipelines.folder import load, marks
 from data_pipelines.token_shards import ShardWriter
+from fmtrain.artifacts.stage import Stage
+from fmtrain.artifacts.storage import sha256_file, write_json
+from fmtrain.artifacts.worker import Progress, Result, announce, tell
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.kinds.tokens import TokensJob, TokensStage
-from fmtrain.run.stage import Stage
-from fmtrain.run.storage import sha256_file, write_json
-from fmtrain.run.worker import Progress, Result, announce, tell
 from fmtrain.schema.mixture import check, is_plain, weights
 
 MEGATRON_PREFIX = "megatron/text_document"  # as preprocess_data.py names what it makes of the key `text`

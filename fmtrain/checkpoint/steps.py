@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fmtrain.artifacts.storage import fsync_dir, read_sealed, sha256_file, write_sealed
 from fmtrain.errors import StoreError
-from fmtrain.run.storage import fsync_dir, read_sealed, sha256_file, write_sealed
 
 MANIFEST = "manifest.json"
 Files = dict[str, dict[str, Any]]  # relative name -> {"bytes", "sha256"}

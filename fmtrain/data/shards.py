@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fmtrain.artifacts.storage import read_json
 from fmtrain.errors import ConfigError, InputError, StoreError
-from fmtrain.run.storage import read_json
 
 _DTYPES: dict[str, np.dtype[np.unsignedinteger]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 _COUNTED_AT_ONCE = 1 << 22  # tokens; bincount makes an int64 copy of what it counts

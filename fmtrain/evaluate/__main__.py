@@ -1,8 +1,8 @@
 """`python -m fmtrain.evaluate STAGE_DIR`: the reference and the evaluate stage, one process each."""
 
+from fmtrain.artifacts.stage import Stage
+from fmtrain.artifacts.worker import Result, main
 from fmtrain.errors import ConfigError
-from fmtrain.run.stage import Stage
-from fmtrain.run.worker import Result, main
 
 
 def run(stage: Stage) -> Result:

@@ -12,6 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from fmtrain.artifacts.manifest import FILE, read_manifest
+from fmtrain.artifacts.stage import Stage
+from fmtrain.artifacts.storage import read_json, write_text
+from fmtrain.artifacts.worker import Progress, Result, tell
 from fmtrain.data.ends import ends_of
 from fmtrain.data.rows import PreferenceRow, preference_rows, told
 from fmtrain.data.shards import read_index, token_counts
@@ -39,10 +43,6 @@ from fmtrain.evaluate.scoring import numerics, row_length, text_tokens, use_all_
 from fmtrain.kinds.evaluate import EvaluateJob, EvaluateStage, Scored
 from fmtrain.models import load_model, load_tokenizer
 from fmtrain.models.device import device
-from fmtrain.run.manifest import FILE, read_manifest
-from fmtrain.run.stage import Stage
-from fmtrain.run.storage import read_json, write_text
-from fmtrain.run.worker import Progress, Result, tell
 
 TEMPERATURE = 0.8  # of the sampled continuations
 PROMPT_CHARACTERS = 160  # of a held-out document that a text sample continues

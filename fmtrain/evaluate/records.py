@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fmtrain.artifacts.storage import read_json, write_json
 from fmtrain.errors import InputError
-from fmtrain.run.storage import read_json, write_json
 
 FILE = "evaluation.json"
 FORMAT = 1  # raised when a reader of evaluation.json would have to change

@@ -5,6 +5,9 @@ Takes the rows that DPO will take, by the same function; held-out rows are all t
 
 import json
 
+from fmtrain.artifacts.stage import Stage
+from fmtrain.artifacts.storage import write_text
+from fmtrain.artifacts.worker import Progress, Result, tell
 from fmtrain.data.rows import PreferenceRow, check_refused, preference_rows, told
 from fmtrain.data.templates import fix_date
 from fmtrain.errors import ConfigError, InputError
@@ -13,9 +16,6 @@ from fmtrain.evaluate.scoring import numerics, row_length, use_all_cpus
 from fmtrain.kinds.reference import ReferenceJob
 from fmtrain.models import load_model, load_tokenizer
 from fmtrain.models.device import device
-from fmtrain.run.stage import Stage
-from fmtrain.run.storage import write_text
-from fmtrain.run.worker import Progress, Result, tell
 
 FILE = "reference.jsonl"
 

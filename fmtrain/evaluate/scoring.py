@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from fmtrain.artifacts.machine import cpus
 from fmtrain.data.chat import Encoded
 from fmtrain.data.padding import IGNORED, MULTIPLE, pad_encoded
 from fmtrain.errors import InputError
 from fmtrain.models.device import arithmetic
 from fmtrain.objectives.logprob import nats, token_logprobs
-from fmtrain.run.machine import cpus
 
 # 1/CONTEXT of a window is context carried over. With a half every token passes the model twice: 13,000 tokens scored a
 # second by 2.1 M parameters on two cores, so 190,000 held-out tokens under three models would take 45 s of the stage's

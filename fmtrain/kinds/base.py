@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from fmtrain.artifacts.stage import Source
 from fmtrain.errors import ConfigError
-from fmtrain.run.stage import Source
 from fmtrain.schema.common import Common
 from fmtrain.schema.fields import MISSING, outside
 from fmtrain.schema.options import options

@@ -7,10 +7,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
+from fmtrain.artifacts.sources import BESIDE, HUB
+from fmtrain.artifacts.stage import Source
 from fmtrain.errors import ConfigError
 from fmtrain.kinds.base import At, Kind, Stage, check_heldout
-from fmtrain.run.sources import BESIDE, HUB
-from fmtrain.run.stage import Source
 from fmtrain.schema import evaluation_sets, plugins, rules
 from fmtrain.schema.dedup import Dedup
 from fmtrain.schema.fields import outside, referenced

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from fmtrain.artifacts.rows import LOOKED_AT, look
+from fmtrain.artifacts.stage import Source
 from fmtrain.errors import ConfigError
 from fmtrain.kinds.base import At, Kind, Parts, Role, Stage, check_heldout, data_of, of
-from fmtrain.run.rows import LOOKED_AT, look
-from fmtrain.run.stage import Source
 from fmtrain.schema.limits import Count, Positive
 from fmtrain.schema.sources import Data, Rows, Stdlib
 

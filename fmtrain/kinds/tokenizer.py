@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fmtrain.artifacts.model_folder import model_files
 from fmtrain.kinds.base import At, Kind, Role, Stage
-from fmtrain.run.model_folder import model_files
 from fmtrain.schema.tokenizers import Existing, Tokenizer
 
 

@@ -11,11 +11,11 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from fmtrain.artifacts.model_folder import model_files
 from fmtrain.data.chat import end_token_ids
 from fmtrain.data.padding import padded_length
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.models.build import Task
-from fmtrain.run.model_folder import model_files
 
 _SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "repetition_penalty")  # kept from a model's own settings
 

@@ -10,12 +10,12 @@ from typing import Any, Protocol, TypeVar
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from fmtrain.artifacts.stage import Stage
+from fmtrain.artifacts.storage import sha256_file
 from fmtrain.errors import ConfigError
 from fmtrain.kinds.objectives import Objective as ObjectiveConfig
 from fmtrain.kinds.train import TrainJob
 from fmtrain.models.build import Task
-from fmtrain.run.stage import Stage
-from fmtrain.run.storage import sha256_file
 
 Batch = dict[
     str, Tensor

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from fmtrain.artifacts.stage import Stage
 from fmtrain.data.shards import TokenRows
 from fmtrain.kinds.train import TrainJob
 from fmtrain.objectives.base import (
@@ -20,7 +21,6 @@ from fmtrain.objectives.base import (
     require_vocabulary,
 )
 from fmtrain.objectives.logprob import nats
-from fmtrain.run.stage import Stage
 
 
 def rows(stage: Stage, job: TrainJob, tokenizer: PreTrainedTokenizerBase) -> TokenRows:

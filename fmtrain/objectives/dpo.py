@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedTokenizerBase
 
+from fmtrain.artifacts.stage import Stage
 from fmtrain.data.padding import pad_encoded
 from fmtrain.data.rows import PreferenceRow, Selected, check_refused, preference_rows, read_jsonl, require
 from fmtrain.errors import InputError, StoreError
@@ -15,7 +16,6 @@ from fmtrain.kinds.objectives import Dpo
 from fmtrain.kinds.train import TrainJob
 from fmtrain.objectives.base import Batch, CollateContext, Forward, Terms, require_packing
 from fmtrain.objectives.logprob import sequence_logprobs
-from fmtrain.run.stage import Stage
 
 FILE = "preference.train.jsonl"
 

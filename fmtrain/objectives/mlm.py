@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from fmtrain.artifacts.stage import Stage
 from fmtrain.data.ends import Ends, ends_of, with_ends
 from fmtrain.data.padding import IGNORED
 from fmtrain.data.shards import TokenRows
@@ -24,7 +25,6 @@ from fmtrain.objectives.base import (
     require_vocabulary,
 )
 from fmtrain.objectives.logprob import nats
-from fmtrain.run.stage import Stage
 
 _MASKED, _RANDOM = 0.8, 0.1  # of the chosen positions; the rest keep their token
 

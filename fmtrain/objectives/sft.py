@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from fmtrain.artifacts.stage import Stage
 from fmtrain.data.padding import pad_encoded
 from fmtrain.data.rows import Selected, SftRow, check_refused, require, sft_rows
 from fmtrain.kinds.train import TrainJob
 from fmtrain.objectives.base import Batch, CollateContext, Forward, Terms, require_packing
 from fmtrain.objectives.logprob import token_logprobs
-from fmtrain.run.stage import Stage
 
 FILE = "sft.train.jsonl"
 

@@ -1,7 +1,7 @@
 """`python -m fmtrain.publish STAGE_DIR`: the publish stage."""
 
-from fmtrain.run.stage import Stage
-from fmtrain.run.worker import Result, main
+from fmtrain.artifacts.stage import Stage
+from fmtrain.artifacts.worker import Result, main
 
 
 def run(stage: Stage) -> Result:

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fmtrain.run.manifest import FILE, Manifest, read_manifest
-from fmtrain.run.stage import Stage
-from fmtrain.run.storage import list_files
-from fmtrain.run.store import Store
+from fmtrain.artifacts.manifest import FILE, Manifest, read_manifest
+from fmtrain.artifacts.stage import Stage
+from fmtrain.artifacts.storage import list_files
+from fmtrain.artifacts.store import Store
 
 
 @dataclass

@@ -7,14 +7,14 @@ artifact the bytes that are copied must be those that its manifest records.
 import hashlib
 from pathlib import Path
 
+from fmtrain.artifacts import manifest
+from fmtrain.artifacts.inside import files_inside
+from fmtrain.artifacts.stage import Stage
+from fmtrain.artifacts.storage import read_json, write_json, write_text
+from fmtrain.artifacts.worker import Progress, Result
 from fmtrain.errors import InputError, StoreError
 from fmtrain.evaluate import records
 from fmtrain.publish import card, lineage
-from fmtrain.run import manifest
-from fmtrain.run.inside import files_inside
-from fmtrain.run.stage import Stage
-from fmtrain.run.storage import read_json, write_json, write_text
-from fmtrain.run.worker import Progress, Result
 
 OURS = {"metrics.jsonl", "training.json", "README.md", "lineage.json", manifest.FILE}  # no part of the model
 WEIGHTS = (".safetensors", ".bin")

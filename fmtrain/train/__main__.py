@@ -4,9 +4,9 @@ from fmtrain.train.signals import STOP
 
 STOP.install()  # before the imports that take seconds
 
+from fmtrain.artifacts.stage import Stage  # noqa: E402
+from fmtrain.artifacts.worker import Result, main, world_size  # noqa: E402
 from fmtrain.kinds.train import TrainJob  # noqa: E402
-from fmtrain.run.stage import Stage  # noqa: E402
-from fmtrain.run.worker import Result, main, world_size  # noqa: E402
 from fmtrain.train.settings import derive  # noqa: E402
 
 

@@ -19,9 +19,9 @@ import torch
 import torch.distributed as dist
 from torch.distributed import FileStore, HashStore, Store, TCPStore  # type: ignore[attr-defined]
 
+from fmtrain.artifacts.machine import cpus, interface_of, own_address
+from fmtrain.artifacts.storage import disk_errors
 from fmtrain.errors import ConfigError, StoreError
-from fmtrain.run.machine import cpus, interface_of, own_address
-from fmtrain.run.storage import disk_errors
 
 # A rank that died is noticed at once, by its closed sockets or by the launcher; this is for one that hangs.
 TIMEOUT = timedelta(minutes=10)

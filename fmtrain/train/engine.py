@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from fmtrain.artifacts.storage import disk_errors
 from fmtrain.errors import StoreError
 from fmtrain.kinds.train import TrainStage
-from fmtrain.run.storage import disk_errors
 from fmtrain.schema.training import AdamW, Zero
 from fmtrain.train.forward import logits_of
 from fmtrain.train.optim import build_optimizer

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from fmtrain.run.storage import read_rows, write_text
+from fmtrain.artifacts.storage import read_rows, write_text
 
 FILE = "metrics.jsonl"
 Row = dict[str, float]

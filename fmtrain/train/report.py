@@ -6,12 +6,12 @@ from importlib.metadata import version
 
 import torch
 
+from fmtrain.artifacts.machine import cpus
+from fmtrain.artifacts.stage import Stage
+from fmtrain.artifacts.storage import write_json
+from fmtrain.artifacts.worker import Result
 from fmtrain.kinds.train import TrainJob
 from fmtrain.models.device import arithmetic
-from fmtrain.run.machine import cpus
-from fmtrain.run.stage import Stage
-from fmtrain.run.storage import write_json
-from fmtrain.run.worker import Result
 from fmtrain.train.distributed import Group
 from fmtrain.train.metrics import FILE, MetricsFile, Summary
 from fmtrain.train.settings import Settings

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
+from fmtrain.artifacts.storage import sha256_file
 from fmtrain.checkpoint import Checkpoint, Files, Manifest, StepCheckpoints
 from fmtrain.errors import ConfigError
 from fmtrain.kinds.train import TrainStage
-from fmtrain.run.storage import sha256_file
 from fmtrain.schema.training import Checkpoint as CheckpointConfig
 from fmtrain.train.distributed import Group
 from fmtrain.train.engine import Engine

@@ -7,6 +7,8 @@ from dataclasses import replace
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from fmtrain.artifacts.stage import Stage
+from fmtrain.artifacts.worker import Progress, Result, announce, tell
 from fmtrain.data.rows import told
 from fmtrain.data.templates import fix_date
 from fmtrain.errors import ConfigError
@@ -14,8 +16,6 @@ from fmtrain.kinds.train import TrainJob
 from fmtrain.models import build_model, check_fits, load_model, load_tokenizer, save_model
 from fmtrain.models.device import device
 from fmtrain.objectives import CollateContext, objective
-from fmtrain.run.stage import Stage
-from fmtrain.run.worker import Progress, Result, announce, tell
 from fmtrain.train.distributed import keep_memory, set_threads, start
 from fmtrain.train.engine import DeepSpeedEngine
 from fmtrain.train.loop import Loop

@@ -22,7 +22,7 @@ class Stop:
     def install(self) -> None:
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._handle)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # as fmtrain.run.worker does, and before torch
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # as a worker does, and before torch
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.requested = True

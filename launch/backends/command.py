@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from fmtrain.artifacts.storage import disk_errors
 from fmtrain.errors import StoreError
-from fmtrain.run.storage import disk_errors
 from launch.backends.environment import Kind, environment
 
 SETTLE = 0.3  # seconds after a rank's end, for the end that caused it to be seen too

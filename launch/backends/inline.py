@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from fmtrain.run.machine import cpus
+from fmtrain.artifacts.machine import cpus
 from launch.backends.command import SETTLE, STOP, Command, Failure, meeting, rank_env, worker_env
 from launch.backends.environment import environment
 from launch.backends.process import Process

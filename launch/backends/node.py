@@ -6,7 +6,7 @@
 
 Preempting a job, Slurm sends SIGTERM to every process of its steps and leaves them GraceTime seconds. A Ray that heard
 it would be gone before its ranks had saved, so SIGTERM is blocked here, and a blocked signal stays so in every process
-that this one starts. The workers of a stage unblock it for themselves (fmtrain.run.worker).
+that this one starts. The workers of a stage unblock it for themselves (fmtrain.artifacts.worker).
 """
 
 import argparse
@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from fmtrain.run.machine import address_of, own_address
+from fmtrain.artifacts.machine import address_of, own_address
 from launch.backends.environment import environment
 from launch.backends.ray_cluster.keeper import object_store
 from launch.backends.ray_cluster.start import SETTINGS

@@ -16,7 +16,7 @@ STARTED = "# started "  # begins the line with which each start begins in a log
 
 
 class Process:
-    """A started process. It ends with whoever started it: `fmtrain.run.worker` asks the kernel for that."""
+    """A started process. It ends with whoever started it: `fmtrain.artifacts.worker` asks the kernel for that."""
 
     def __init__(self, argv: Sequence[str], env: Mapping[str, str], log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)

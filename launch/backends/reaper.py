@@ -20,7 +20,7 @@ import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from fmtrain.run.lease import process_start
+from fmtrain.artifacts.lease import process_start
 
 WELL = b"well"  # what the driver says on our standard input before it closes it
 POLL = 0.2  # seconds between two looks at the process

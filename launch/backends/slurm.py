@@ -16,8 +16,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from fmtrain.artifacts.storage import user_umask, write_text
 from fmtrain.errors import ConfigError, ExitCode, StageFailed
-from fmtrain.run.storage import user_umask, write_text
 from fmtrain.schema.launch import Slurm
 from launch.backends.slurm_script import SCRIPT, options, render, variables
 

@@ -5,8 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from fmtrain.artifacts.store import Store
 from fmtrain.errors import ConfigError
-from fmtrain.run.store import Store
 from launch.backends.environment import module
 from launch.status import store_at
 from launch.verbs import child

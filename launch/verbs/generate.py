@@ -5,8 +5,8 @@ import math
 import os
 from pathlib import Path
 
+from fmtrain.artifacts.manifest import FILE, Artifact, read_manifest, verify
 from fmtrain.errors import ConfigError
-from fmtrain.run.manifest import FILE, Artifact, read_manifest, verify
 from launch.backends.environment import module
 from launch.status import store_at
 from launch.verbs import child

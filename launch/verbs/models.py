@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 
-from fmtrain.run.manifest import Artifact
+from fmtrain.artifacts.manifest import Artifact
 from launch.status import store_at
 from launch.terminal import table
 from launch.verbs.parser import Verbs, add_json, add_store, add_verb

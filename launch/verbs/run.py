@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fmtrain.artifacts.storage import disk_errors, private_files, read_json
 from fmtrain.errors import ConfigError, FmtrainError, StoreError
-from fmtrain.run.storage import disk_errors, private_files, read_json
 from launch.backends.environment import misleading
 from launch.status import store_at
 from launch.verbs.parser import Verbs, add_overrides, add_verb

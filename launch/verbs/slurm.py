@@ -10,12 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fmtrain import redact
+from fmtrain.artifacts import lease
+from fmtrain.artifacts.stage import GIVEN
+from fmtrain.artifacts.storage import disk_errors, private_dir, read_json, write_json, write_private
+from fmtrain.artifacts.store import Store
 from fmtrain.errors import ConfigError
 from fmtrain.kinds.base import of
-from fmtrain.run import lease
-from fmtrain.run.stage import GIVEN
-from fmtrain.run.storage import disk_errors, private_dir, read_json, write_json, write_private
-from fmtrain.run.store import Store
 from fmtrain.schema.launch import Slurm
 from fmtrain.schema.root import Root
 from launch import driver

@@ -4,9 +4,9 @@ import argparse
 import json
 from typing import Any
 
+from fmtrain.artifacts.manifest import Artifact, verify
+from fmtrain.artifacts.store import Unreadable
 from fmtrain.errors import ConfigError, ExitCode, StoreError
-from fmtrain.run.manifest import Artifact, verify
-from fmtrain.run.store import Unreadable
 from launch.status import store_at
 from launch.verbs.parser import Verbs, add_json, add_store, add_verb
 

@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from fmtrain.artifacts.sources import BESIDE, identify, identify_folder
+from fmtrain.artifacts.stage import Source, Stage, read_stage, write_stage
+from fmtrain.artifacts.storage import fresh_dir
+from fmtrain.artifacts.worker import Result
 from fmtrain.kinds.corpus import CorpusJob
-from fmtrain.run.sources import BESIDE, identify, identify_folder
-from fmtrain.run.stage import Source, Stage, read_stage, write_stage
-from fmtrain.run.storage import fresh_dir
-from fmtrain.run.worker import Result
 from fmtrain.schema.load import dump
 
 _RAY_HEAD = """

@@ -16,11 +16,11 @@ import pytest
 
 from data_pipelines.corpus_reader import Document
 from data_pipelines.stages import tokenizer
+from fmtrain.artifacts.sources import identify
+from fmtrain.artifacts.stage import Stage
+from fmtrain.artifacts.storage import fresh_dir
+from fmtrain.artifacts.worker import Result
 from fmtrain.kinds.tokenizer import TokenizerJob
-from fmtrain.run.sources import identify
-from fmtrain.run.stage import Stage
-from fmtrain.run.storage import fresh_dir
-from fmtrain.run.worker import Result
 from fmtrain.schema.load import dump
 from fmtrain.schema.tokenizers import Bpe, Unigram, WordPiece
 

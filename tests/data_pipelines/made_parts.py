@@ -11,7 +11,7 @@ import xxhash
 from data_pipelines.dedup.keys import normalise, normalise_url
 from data_pipelines.parts import INDEX, Parts
 from data_pipelines.schedule import Scheduler
-from fmtrain.run.stage import Stage
+from fmtrain.artifacts.stage import Stage
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from data_pipelines import ray_tasks
 from data_pipelines.schedule import Scheduler, parts_key
 from fmtrain.errors import FmtrainError, InputError
-from fmtrain.run.stage import Stage
+from fmtrain.artifacts.stage import Stage
 
 def attempts(task, item):
     "How many attempts there have been at this item, with this one."

@@ -8,8 +8,8 @@ import pytest
 
 from data_pipelines.schedule import Counts, Scheduler, Task
 from data_pipelines.tasks import MAX_RETRIES, Call, Done, Failure, Watch, attempt, publish
+from fmtrain.artifacts.stage import Stage
 from fmtrain.errors import InputError, StageFailed, StoreError
-from fmtrain.run.stage import Stage
 from launch.terminal import progress_text
 from tests.data_pipelines.steps import drive
 

@@ -15,9 +15,9 @@ from data_pipelines.corpus_reader import Document
 from data_pipelines.folder import Marks, marks
 from data_pipelines.stages import tokenizer
 from data_pipelines.vocabulary import train
+from fmtrain.artifacts.storage import sha256_file
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.kinds.tokenizer import TokenizerJob
-from fmtrain.run.storage import sha256_file
 from fmtrain.schema.tokenizers import Bpe, Existing, Unigram, WordPiece
 from tests.data_pipelines import made
 

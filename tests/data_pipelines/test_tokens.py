@@ -15,9 +15,9 @@ from data_pipelines.encoding import Encoder
 from data_pipelines.folder import load, marks
 from data_pipelines.stages import tokenizer, tokens
 from data_pipelines.token_shards import ShardWriter
+from fmtrain.artifacts.storage import sha256_file
 from fmtrain.errors import InputError, StoreError
 from fmtrain.kinds.tokens import TokensJob, TokensStage
-from fmtrain.run.storage import sha256_file
 from fmtrain.schema.tokenizers import Bpe, Unigram, WordPiece
 from tests.data_pipelines import made
 

@@ -14,11 +14,11 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from fmtrain.artifacts.stage import Stage
+from fmtrain.artifacts.storage import sha256_file
 from fmtrain.kinds.objectives import Objective
 from fmtrain.kinds.train import TrainJob, TrainStage
 from fmtrain.models import build_model, load_tokenizer, save_model
-from fmtrain.run.stage import Stage
-from fmtrain.run.storage import sha256_file
 from fmtrain.schema.load import dump
 from fmtrain.schema.training import Bert, Llama
 

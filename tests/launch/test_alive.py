@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from fmtrain.run import lease
-from fmtrain.run.stage import GIVEN, PRIVATE
+from fmtrain.artifacts import lease
+from fmtrain.artifacts.stage import GIVEN, PRIVATE
 from launch import alive, status
 from launch.cli import main
 from launch.status import store_at

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from fmtrain.artifacts.sources import BESIDE, check_named
+from fmtrain.artifacts.stage import Source
 from fmtrain.errors import ConfigError, FmtrainError, InputError
 from fmtrain.models import load_tokenizer
 from fmtrain.publish.publish import model_files
-from fmtrain.run.sources import BESIDE, check_named
-from fmtrain.run.stage import Source
 from launch import base
 from launch.compose import compose
 from launch.graph import Folder, build

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fmtrain.artifacts.stage import Stage, write_stage
 from fmtrain.errors import ConfigError, FmtrainError, InputError, RankLost, StageFailed
-from fmtrain.run.stage import Stage, write_stage
 from launch.backends.command import Command
 from launch.backends.inline import InlineJob
 from launch.cause import cause
@@ -29,7 +29,7 @@ if ends[rank] == "unborn":
 if ends[rank] == "killed unborn":
     os.kill(os.getpid(), signal.SIGKILL)
 from fmtrain.errors import ConfigError, InputError
-from fmtrain.run.worker import Result, main
+from fmtrain.artifacts.worker import Result, main
 
 def other_is_gone():
     path = folder / f"pid{1 - rank}"

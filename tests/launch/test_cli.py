@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from fmtrain.artifacts.manifest import Artifact, Manifest
 from fmtrain.errors import ConfigError
-from fmtrain.run.manifest import Artifact, Manifest
 from launch import doctor, status
 from launch.backends import slurm
 from launch.cli import main

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fmtrain.run.storage import list_files, write_sealed
+from fmtrain.artifacts.storage import list_files, write_sealed
 from launch.driver import _is_finished
 
 

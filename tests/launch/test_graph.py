@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from fmtrain.artifacts.sources import BESIDE, HUB
+from fmtrain.artifacts.stage import Source
+from fmtrain.artifacts.store import Store
 from fmtrain.errors import ConfigError
-from fmtrain.run.sources import BESIDE, HUB
-from fmtrain.run.stage import Source
-from fmtrain.run.store import Store
 from fmtrain.schema.load import identity
 from launch.backends.inline import InlineBackend
 from launch.compose import compose

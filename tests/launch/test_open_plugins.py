@@ -52,7 +52,7 @@ def register(registry):
     registry.objective(Twice, make_twice)
 """
 WORKER = """
-from fmtrain.run.worker import Result, main
+from fmtrain.artifacts.worker import Result, main
 
 def run(stage):
     from of_ours import CountJob

@@ -19,7 +19,7 @@ from fmtrain.schema.launch import LocalRay
 from launch.backends.ray_cluster.backend import RayBackend, open_ray
 from launch.backends.ray_cluster.nodes import prober
 from launch.backends.reaper import descendants
-from tests.fmtrain.run.test_shared import without_locks
+from tests.fmtrain.artifacts.test_shared import without_locks
 from tests.launch.test_ray_cluster import command, nobody_asks, wait_for
 
 _CLUSTER = """

@@ -24,8 +24,8 @@ from typing import Any
 
 import pytest
 
+from fmtrain.artifacts.lease import process_start
 from fmtrain.errors import ConfigError, RankLost
-from fmtrain.run.lease import process_start
 from fmtrain.schema.launch import LocalRay
 from launch.backends.command import Command
 from launch.backends.environment import module

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fmtrain.run.lease import process_start
+from fmtrain.artifacts.lease import process_start
 from launch.backends.environment import module
 from launch.backends.reaper import descendants
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fmtrain.artifacts.stage import Stage, read_stage, write_stage
 from fmtrain.errors import ConfigError, InputError
-from fmtrain.run.stage import Stage, read_stage, write_stage
 from fmtrain.schema.rules import Decontaminate, Filter
 from launch.compose import compose
 from launch.references import absolute, referenced_files

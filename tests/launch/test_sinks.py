@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_pipelines.ledger import SCHEMA
-from fmtrain.run.manifest import Manifest
+from fmtrain.artifacts.manifest import Manifest
 from launch.cli import main
 
 # a title, red, a cleared screen, C1's CSI, a line drawn over, a reversed text; and a line that seems to be ours

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from fmtrain.artifacts.rows import look
 from fmtrain.errors import ConfigError, InputError
-from fmtrain.run.rows import look
 from fmtrain.schema.sources import Local, Rows, Stdlib
 from launch.compose import compose
 from launch.graph import build
@@ -144,7 +144,7 @@ def test_what_is_evaluated_on_is_known_at_plan(tmp_path: Path) -> None:
 
 def test_what_the_plan_did_not_see_is_said_and_may_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(look, "__defaults__", (1000,))
-    monkeypatch.setattr("fmtrain.run.rows._LEAST", 1000)
+    monkeypatch.setattr("fmtrain.artifacts.rows._LEAST", 1000)
     _model(tmp_path)
     (tmp_path / "rows.jsonl").write_text("".join(f'{{"prompt": "q{n}", "completion": "a"}}\n' for n in range(100)))
     base = ["recipe=finetune", f"model.path={tmp_path}", f"data.files={tmp_path}/rows.jsonl"]

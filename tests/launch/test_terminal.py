@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fmtrain.run.stage import Stage
-from fmtrain.run.worker import announce
+from fmtrain.artifacts.stage import Stage
+from fmtrain.artifacts.worker import announce
 from launch.terminal import Live, progress_text, read_progress, table
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fmtrain.run import remote
+from fmtrain.artifacts import remote
 from launch import turns
 from launch.backends.slurm import Report
 from launch.cli import main

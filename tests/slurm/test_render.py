@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fmtrain.artifacts.stage import GIVEN
 from fmtrain.errors import ConfigError
-from fmtrain.run.stage import GIVEN
 from fmtrain.schema.launch import Slurm
 from launch.backends import slurm, slurm_script
 

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fmtrain.artifacts.ray_logs import failed_starts
 from fmtrain.errors import ConfigError, NodesSilent, RankLost
-from fmtrain.run.ray_logs import failed_starts
 from launch.backends.command import SETTLE, STOP, Command, Failure, meeting, rank_env
 from launch.backends.ray_cluster.nodes import Node, living, unanswered
 from launch.backends.ray_cluster.rank import Place, Rank, Title

@@ -16,9 +16,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fmtrain.artifacts.machine import cpus
+from fmtrain.artifacts.worker import die_with_parent
 from fmtrain.errors import ConfigError, FmtrainError, RankLost
-from fmtrain.run.machine import cpus
-from fmtrain.run.worker import die_with_parent
 from launch.backends.ray_cluster import nodes
 from launch.backends.ray_cluster.job import Joined, RayJob, order_of
 from launch.backends.ray_cluster.line import Closed, Line, Message

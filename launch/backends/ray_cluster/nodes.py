@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fmtrain.artifacts.ray_logs import failed_starts, last_words
 from fmtrain.errors import ConfigError, NodesSilent, RankLost
-from fmtrain.run.ray_logs import failed_starts, last_words
 
 PROBE_WAIT = 120.0  # seconds for a node that is alive to start a first process
 TRIES = 2  # workers that end before they have reached Ray; it starts one a processor, and the next a minute later

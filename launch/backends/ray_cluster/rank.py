@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fmtrain.run.storage import read_left
+from fmtrain.artifacts.storage import read_left
 from launch.backends.command import Command
 from launch.backends.environment import environment
 from launch.backends.process import Process

@@ -15,8 +15,8 @@ from data_pipelines import sources
 from data_pipelines.document import Document
 from data_pipelines.sources import Fault, Unit, local
 from data_pipelines.sources.stream import Input
-from fmtrain.run.sources import identify
-from fmtrain.run.stage import Source
+from fmtrain.artifacts.sources import identify
+from fmtrain.artifacts.stage import Source
 from fmtrain.schema import plugins
 from fmtrain.schema.formats import FORMATS
 from fmtrain.schema.sources import Hub, Local, Stdlib

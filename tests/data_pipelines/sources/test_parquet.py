@@ -13,8 +13,8 @@ import pytest
 from data_pipelines import sources
 from data_pipelines.document import Document
 from data_pipelines.sources import Fault, Hashes, Unit
-from fmtrain.run.sources import identify
-from fmtrain.run.storage import sha256_file
+from fmtrain.artifacts.sources import identify
+from fmtrain.artifacts.storage import sha256_file
 from fmtrain.schema.sources import Local
 
 
@@ -121,8 +121,8 @@ def test_a_cut_file_is_a_fault(tmp_path: Path, cut: int) -> None:
 def _peak(path: Path) -> tuple[str, int]:
     """What a process of its own makes of a file: a count of each reason, and its peak memory in MB."""
     code = (
-        "import collections, re, sys; from data_pipelines import sources; from fmtrain.run.sources import identify;"
-        "from fmtrain.schema.sources import Local;"
+        "import collections, re, sys; from data_pipelines import sources;"
+        "from fmtrain.artifacts.sources import identify; from fmtrain.schema.sources import Local;"
         "unit = sources.Unit(identify(sys.argv[1], 'a.parquet'), 1, 0, 0);"
         "found = collections.Counter(getattr(r, 'reason', 'document') for r in sources.read(Local(), unit));"
         "print(sorted(found.items()), re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"

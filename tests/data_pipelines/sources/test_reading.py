@@ -19,9 +19,9 @@ from data_pipelines import sources
 from data_pipelines.document import Document
 from data_pipelines.sources import Fault, Hashes, Unit, local
 from data_pipelines.sources.stream import read_lines
+from fmtrain.artifacts.sources import identify
+from fmtrain.artifacts.stage import Source
 from fmtrain.errors import InputError
-from fmtrain.run.sources import identify
-from fmtrain.run.stage import Source
 from fmtrain.schema.sources import Local, Stdlib
 
 PACK: dict[str, Any] = {
@@ -285,7 +285,7 @@ def test_a_long_line_is_a_fault_in_bounded_memory(tmp_path: Path, suffix: str) -
     code = """
 import sys
 from data_pipelines import sources
-from fmtrain.run.sources import identify
+from fmtrain.artifacts.sources import identify
 from fmtrain.schema.sources import Local
 peak = lambda: int(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0])  # ru_maxrss begins at a parent's
 before = peak()

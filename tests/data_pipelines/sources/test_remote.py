@@ -20,9 +20,9 @@ from data_pipelines import sources
 from data_pipelines.document import Document
 from data_pipelines.sources import Hashes
 from data_pipelines.tasks import MAX_RETRIES, Failure, Retries
+from fmtrain.artifacts import remote
+from fmtrain.artifacts.sources import identify
 from fmtrain.errors import ConfigError, InputError, Unavailable
-from fmtrain.run import remote
-from fmtrain.run.sources import identify
 from fmtrain.schema.sources import Local
 from launch.sources import sources as plan
 from tests.data_pipelines.sources.remote_servers import Files, Proxy

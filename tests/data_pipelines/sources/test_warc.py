@@ -16,7 +16,7 @@ from data_pipelines.document import Document
 from data_pipelines.sources import Fault, Unit
 from data_pipelines.sources.fields import group_of
 from data_pipelines.sources.warc import decode
-from fmtrain.run.sources import identify
+from fmtrain.artifacts.sources import identify
 from fmtrain.schema.sources import Local
 
 

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from data_pipelines.sources import is_heldout
+from fmtrain.artifacts.storage import read_json
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.kinds.corpus import CorpusJob, CorpusStage
-from fmtrain.run.storage import read_json
 from fmtrain.schema.dedup import Dedup
 from fmtrain.schema.rules import Decontaminate, Filter
 from fmtrain.schema.sources import Local, Rows, Stdlib

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from fmtrain.run.lease import process_start
+from fmtrain.artifacts.lease import process_start
 from launch.backends.reaper import descendants
 from tests.conftest import fmtrain
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from fmtrain.artifacts.storage import list_files
 from fmtrain.checkpoint import Manifest, StepCheckpoints
 from fmtrain.checkpoint.steps import MANIFEST, verify
 from fmtrain.errors import StoreError
-from fmtrain.run.storage import list_files
 
 
 def save(steps: StepCheckpoints, step: int, keep: int = 10) -> Path:

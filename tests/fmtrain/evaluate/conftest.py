@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from fmtrain.artifacts.stage import Stage
 from fmtrain.kinds.evaluate import EvaluateJob, Scored
 from fmtrain.models import save_model
-from fmtrain.run.stage import Stage
 from fmtrain.schema.load import dump
 from tests.fmtrain.fixtures import TEXT, make_tokenizer, make_tokens, tiny_bert, tiny_llama, write_jsonl
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from fmtrain.artifacts.stage import Stage, write_stage
+from fmtrain.artifacts.worker import Result
 from fmtrain.data.chat import encode_pair
 from fmtrain.errors import ConfigError, InputError, StoreError
 from fmtrain.evaluate import preference, records, reference, report
@@ -22,8 +24,6 @@ from fmtrain.evaluate.scoring import score_rows
 from fmtrain.kinds.evaluate import EvaluateJob, EvaluateStage
 from fmtrain.kinds.reference import ReferenceJob, ReferenceStage
 from fmtrain.models import load_model, load_tokenizer
-from fmtrain.run.stage import Stage, write_stage
-from fmtrain.run.worker import Result
 from tests.fmtrain.evaluate.conftest import Lineage
 from tests.hostile import EVIL, Elements
 

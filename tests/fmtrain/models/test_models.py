@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from fmtrain.artifacts.storage import list_files
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.models import MODELS, build_model, check_fits, load_model, load_tokenizer, save_model
-from fmtrain.run.storage import list_files
 from fmtrain.schema.training import Bert, HuggingFace, Llama
 from tests.fmtrain.fixtures import make_tokenizer, tiny_bert, tiny_llama
 

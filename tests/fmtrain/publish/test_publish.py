@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
+from fmtrain.artifacts.manifest import Manifest
+from fmtrain.artifacts.stage import Stage
+from fmtrain.artifacts.storage import write_json
+from fmtrain.artifacts.store import Store
 from fmtrain.errors import InputError, StoreError
 from fmtrain.evaluate import records
 from fmtrain.evaluate.records import Estimate, Evaluation, ModelRecord, PreferenceScore, TextScore, Verdict
@@ -18,10 +22,6 @@ from fmtrain.kinds.publish import PublishJob
 from fmtrain.models import load_model, load_tokenizer, save_model
 from fmtrain.publish.card import render
 from fmtrain.publish.publish import run
-from fmtrain.run.manifest import Manifest
-from fmtrain.run.stage import Stage
-from fmtrain.run.storage import write_json
-from fmtrain.run.store import Store
 from fmtrain.schema.load import dump
 from tests.fmtrain.fixtures import TEXT, make_tokenizer, tiny_bert, tiny_llama
 

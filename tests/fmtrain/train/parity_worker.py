@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 
+from fmtrain.artifacts.stage import Stage
+from fmtrain.artifacts.worker import leave
 from fmtrain.kinds.train import TrainJob
 from fmtrain.models import build_model, load_tokenizer
 from fmtrain.models.device import device
 from fmtrain.objectives import OBJECTIVES, CollateContext
-from fmtrain.run.stage import Stage
-from fmtrain.run.worker import leave
 from fmtrain.schema.load import dump
 from fmtrain.schema.training import Zero
 from fmtrain.train.distributed import Group, start

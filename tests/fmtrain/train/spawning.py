@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fmtrain.artifacts.stage import Stage, write_stage
 from fmtrain.kinds.objectives import Clm, Sft
 from fmtrain.kinds.train import TrainJob, TrainStage
-from fmtrain.run.stage import Stage, write_stage
 from fmtrain.schema.load import dump
 from fmtrain.schema.training import AdamW, Checkpoint, Constant, Llama, Zero
 from launch.backends.command import rank_env

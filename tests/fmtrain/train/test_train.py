@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from fmtrain.artifacts.stage import read_stage, write_stage
 from fmtrain.errors import ExitCode
-from fmtrain.run.stage import read_stage, write_stage
 from fmtrain.schema.training import Checkpoint, Zero
 from tests.fmtrain.train.spawning import log, make_stage, start, start_stage, train_job, until_step, wait
 from tests.needs import need

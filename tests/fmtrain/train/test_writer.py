@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from fmtrain.artifacts.storage import disk_errors
 from fmtrain.errors import StoreError
-from fmtrain.run.storage import disk_errors
 
 
 class FailsOnce(io.RawIOBase):

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from fmtrain.run.lease import process_start
-from fmtrain.run.manifest import Manifest
-from fmtrain.run.store import Store
+from fmtrain.artifacts.lease import process_start
+from fmtrain.artifacts.manifest import Manifest
+from fmtrain.artifacts.store import Store
 from launch.cli import main
 
 

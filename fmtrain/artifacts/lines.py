@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from fmtrain.artifacts.remote import plain
+from fmtrain.artifacts.sources import changed, check_unchanged, open_input
+from fmtrain.artifacts.stage import Source
+from fmtrain.artifacts.storage import unwatched
+from fmtrain.artifacts.unpack import CHUNK, Damage
 from fmtrain.errors import InputError
-from fmtrain.run.remote import plain
-from fmtrain.run.sources import changed, check_unchanged, open_input
-from fmtrain.run.stage import Source
-from fmtrain.run.storage import unwatched
-from fmtrain.run.unpack import CHUNK, Damage
 
 RAW_BYTES = 64 << 10  # of what could not be read, kept with the fault
 _BOM = b"\xef\xbb\xbf"

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
+from fmtrain.artifacts.manifest import Manifest, verify
+from fmtrain.artifacts.storage import disk_errors, private_dir, private_files, share
+from fmtrain.artifacts.store import Store
 from fmtrain.errors import StoreError
-from fmtrain.run.manifest import Manifest, verify
-from fmtrain.run.storage import disk_errors, private_dir, private_files, share
-from fmtrain.run.store import Store
 from launch.cli import main
 from launch.status import passed_over, runs
 from tests.launch.test_cli import run_json
@@ -170,10 +170,10 @@ USE = """
 import sys
 from pathlib import Path
 from fmtrain.checkpoint import Manifest, StepCheckpoints
-from fmtrain.run import lease
-from fmtrain.run.storage import fsync_tree, list_files
-from fmtrain.run.store import Store
-from tests.fmtrain.run.test_shared import manifest, work
+from fmtrain.artifacts import lease
+from fmtrain.artifacts.storage import fsync_tree, list_files
+from fmtrain.artifacts.store import Store
+from tests.fmtrain.artifacts.test_shared import manifest, work
 store = Store(Path(sys.argv[1]))
 store.prepare()
 with lease.held(store.lease("model", "f1"), "run", "pretrain") as held:

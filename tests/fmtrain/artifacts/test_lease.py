@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
+from fmtrain.artifacts import lease
+from fmtrain.artifacts.manifest import Manifest
+from fmtrain.artifacts.storage import list_files
+from fmtrain.artifacts.store import Store
 from fmtrain.errors import HeldError, StoreError
-from fmtrain.run import lease
-from fmtrain.run.manifest import Manifest
-from fmtrain.run.storage import list_files
-from fmtrain.run.store import Store
 
 
 @pytest.fixture(autouse=True)
@@ -213,8 +213,8 @@ def test_a_commit_fails_for_what_it_fails_of(taken: bool, path: Path, tmp_path: 
 SLEEPER = """
 import socket, sys, time
 from pathlib import Path
-from fmtrain.run import lease
-from fmtrain.run.store import Store
+from fmtrain.artifacts import lease
+from fmtrain.artifacts.store import Store
 socket.gethostname = lambda: "elsewhere"
 lease.BEAT = 0.1
 store = Store(Path(sys.argv[1]))

@@ -12,8 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fmtrain.artifacts.storage import (
+    read_json,
+    read_sealed,
+    regular_files,
+    sha256_file,
+    unwatched,
+    write_json,
+    write_sealed,
+)
 from fmtrain.errors import StoreError
-from fmtrain.run.storage import read_json, read_sealed, regular_files, sha256_file, unwatched, write_json, write_sealed
 
 FILE = "manifest.json"
 _SEEN = ".seen.json"

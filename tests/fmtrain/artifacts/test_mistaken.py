@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from fmtrain.artifacts.rows import look
+from fmtrain.artifacts.sources import identify
 from fmtrain.errors import InputError
-from fmtrain.run.rows import look
-from fmtrain.run.sources import identify
 from fmtrain.schema.sources import Rows
 
 ROWS = [{"prompt": "q, \u00e9", "completion": "a"}, {"prompt": "r", "completion": "b"}]

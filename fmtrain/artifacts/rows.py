@@ -11,11 +11,11 @@ from typing import Any
 
 import orjson
 
+from fmtrain.artifacts.lines import Fault, Input, Line, read_lines
+from fmtrain.artifacts.mistaken import START, mistaken
+from fmtrain.artifacts.stage import Source
+from fmtrain.artifacts.unpack import packing_of, unpack
 from fmtrain.errors import InputError
-from fmtrain.run.lines import Fault, Input, Line, read_lines
-from fmtrain.run.mistaken import START, mistaken
-from fmtrain.run.stage import Source
-from fmtrain.run.unpack import packing_of, unpack
 from fmtrain.schema.rows import FORMS, Form, form_of, keys_of, no_form
 from fmtrain.schema.sources import Rows
 

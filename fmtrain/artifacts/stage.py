@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fmtrain import redact
-from fmtrain.run.remote import is_url
-from fmtrain.run.storage import read_json, settled, write_json, write_private
+from fmtrain.artifacts.remote import is_url
+from fmtrain.artifacts.storage import read_json, settled, write_json, write_private
 from fmtrain.schema.load import load
 
 FILE = "stage.json"
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass
 class Source:
-    """An input file: where it lies (a path or a URL), and what it is known by (see fmtrain.run.sources)."""
+    """An input file: where it lies (a path or a URL), and what it is known by (see fmtrain.artifacts.sources)."""
 
     path: str
     name: str

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fmtrain.run.storage import append_row, read_left, read_rows
+from fmtrain.artifacts.storage import append_row, read_left, read_rows
 
 
 def test_a_line_that_was_cut_off_costs_no_other(tmp_path: Path) -> None:

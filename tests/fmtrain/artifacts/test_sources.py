@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from fmtrain.artifacts.sources import check_unchanged, identify, identify_folder
+from fmtrain.artifacts.stage import Source, Stage, read_stage, write_stage
 from fmtrain.errors import InputError
-from fmtrain.run.sources import check_unchanged, identify, identify_folder
-from fmtrain.run.stage import Source, Stage, read_stage, write_stage
 
 MIB = 1 << 20
 

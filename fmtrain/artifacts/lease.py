@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from fmtrain.artifacts.storage import fsync_dir, shared_dir, write_json
 from fmtrain.errors import FmtrainError, HeldError
-from fmtrain.run.storage import fsync_dir, shared_dir, write_json
 
 BEAT = 2.0  # seconds between signs of life
 STALE = 60.0  # seconds without one after which a holder on another machine counts as gone

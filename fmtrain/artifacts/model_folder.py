@@ -5,8 +5,8 @@ Asked by the planner before it hashes a folder and by whoever loads one, so that
 
 from pathlib import Path
 
+from fmtrain.artifacts.inside import files_inside, inside, read_object
 from fmtrain.errors import InputError
-from fmtrain.run.inside import files_inside, inside, read_object
 
 _TEMPLATES = "additional_chat_templates"
 _INDEX_MB = 256  # of model.safetensors.index.json; a line a weight

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fmtrain.run import machine
+from fmtrain.artifacts import machine
 from launch.backends.environment import environment
 from launch.backends.inline import InlineBackend
 

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from fmtrain import redact, show
+from fmtrain.artifacts.sources import check_named
+from fmtrain.artifacts.stage import Stage, read_stage
+from fmtrain.artifacts.storage import disk_errors, fresh_dir, fsync_tree, list_files, write_json, write_sealed
 from fmtrain.errors import ExitCode, FmtrainError, HeldError, StoreError
-from fmtrain.run.sources import check_named
-from fmtrain.run.stage import Stage, read_stage
-from fmtrain.run.storage import disk_errors, fresh_dir, fsync_tree, list_files, write_json, write_sealed
 
 SAID = "said.txt"
 ERROR = "error.json"  # the report of the first rank to fail: the others may fail because of it

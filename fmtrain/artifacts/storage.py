@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fmtrain.artifacts.fingerprint import fingerprint
 from fmtrain.errors import FmtrainError, StoreError
-from fmtrain.run.fingerprint import fingerprint
 
 _ROOM = "Make room or give another store with store=PATH; the same command then goes on from what is saved."
 _RIGHTS = "Give a store that may be written with store=PATH, or mend the permissions."

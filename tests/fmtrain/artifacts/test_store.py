@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from fmtrain.artifacts.fingerprint import canonical, differences, fingerprint
+from fmtrain.artifacts.manifest import Manifest, verify, verify_looks
+from fmtrain.artifacts.storage import disk_errors, list_files, sha256_file
+from fmtrain.artifacts.store import Store
 from fmtrain.errors import ConfigError, StoreError
-from fmtrain.run.fingerprint import canonical, differences, fingerprint
-from fmtrain.run.manifest import Manifest, verify, verify_looks
-from fmtrain.run.storage import disk_errors, list_files, sha256_file
-from fmtrain.run.store import Store
 
 
 def manifest(name: str = "m", fp: str = "f1") -> Manifest:
@@ -111,7 +111,7 @@ def test_kill_during_commits_leaves_whole_artifacts_only(store: Store) -> None:
     code = """
 import sys
 from pathlib import Path
-from fmtrain.run.store import Store
+from fmtrain.artifacts.store import Store
 sys.path.insert(0, sys.argv[2])
 from test_store import manifest, output
 store = Store(Path(sys.argv[1]))
@@ -263,7 +263,9 @@ def test_a_copied_store_is_hashed_once_and_works(store: Store, tmp_path: Path, m
     shutil.copytree(store.root, tmp_path / "copy", copy_function=shutil.copyfile)
     (artifact,) = Store(tmp_path / "copy").artifacts()
     read = []
-    monkeypatch.setattr("fmtrain.run.manifest.sha256_file", lambda p, check: read.append(p.name) or sha256_file(p))
+    monkeypatch.setattr(
+        "fmtrain.artifacts.manifest.sha256_file", lambda p, check: read.append(p.name) or sha256_file(p)
+    )
     verify_looks(artifact)
     verify_looks(artifact)
     assert read == ["weights"]

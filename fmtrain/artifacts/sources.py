@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from fmtrain.artifacts.remote import RemoteFile, describe, is_url, plain
+from fmtrain.artifacts.stage import Source
+from fmtrain.artifacts.storage import sha256_file
 from fmtrain.errors import InputError
-from fmtrain.run.remote import RemoteFile, describe, is_url, plain
-from fmtrain.run.stage import Source
-from fmtrain.run.storage import sha256_file
 
 BESIDE = "//"  # begins the name of a file that settings name, not the data; no relative path begins so
 HUB = "hf://datasets/"  # a Hugging Face data set by name, as NAME@REVISION behind it

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fmtrain.errors import ConfigError, StoreError
-from fmtrain.run.manifest import FILE, Artifact, Manifest, note_seen, read_manifest, verify, write_manifest
-from fmtrain.run.storage import (
+from fmtrain.artifacts.manifest import FILE, Artifact, Manifest, note_seen, read_manifest, verify, write_manifest
+from fmtrain.artifacts.storage import (
     fsync_dir,
     is_ours,
     list_files,
@@ -31,6 +30,7 @@ from fmtrain.run.storage import (
     unwatched,
     write_text,
 )
+from fmtrain.errors import ConfigError, StoreError
 
 GIVEN = ".given"  # beside the versions: a file for each number that was ever given, whatever became of its folder
 _REF = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(@v?(?P<version>\d+))?")
