@@ -53,14 +53,14 @@ def check_base(given: str, lengths: Iterable[tuple[str, int]], task: str | None)
     wanted = "ForMaskedLM" if task == "masked" else "ForCausalLM"
     if task and heads and not any(head.endswith(wanted) for head in heads):
         raise ConfigError(f"model.path={given} is a {heads[0]}, and its first stage trains a ...{wanted}: give another")
-    positions = _number(config, "max_position_embeddings", "n_positions")
+    positions = size_in(config, "max_position_embeddings", "n_positions")
     for key, length in lengths:
         if positions is not None and -(-length // 8) * 8 > positions:
             raise ConfigError(
                 f"{key}={length} (padded to a multiple of 8) is beyond the {positions} positions of "
                 f"model.path={given}; e.g. {key}={positions // 8 * 8}"
             )
-    embeddings, tokens = _number(config, "vocab_size"), _tokens(root)
+    embeddings, tokens = size_in(config, "vocab_size"), tokens_in(root)
     if embeddings is not None and tokens > embeddings:
         raise ConfigError(
             f"model.path={given}: its tokenizer has {tokens} tokens and its model {embeddings} embeddings; they do not "
@@ -103,7 +103,7 @@ def _installed(package: str) -> bool:
         return False
 
 
-def _number(config: dict[str, Any], *names: str) -> int | None:
+def size_in(config: dict[str, Any], *names: str) -> int | None:
     """The first of a model's sizes that its configuration says, of its text part where it has several."""
     for part in (config, config.get("text_config")):
         for name in names:
@@ -112,7 +112,7 @@ def _number(config: dict[str, Any], *names: str) -> int | None:
     return None
 
 
-def _tokens(root: Path) -> int:
+def tokens_in(root: Path) -> int:
     """How many tokens tokenizer.json has, those beside its vocabulary too; 0 where that is not known."""
     if not (root / "tokenizer.json").exists():
         return 0

@@ -47,7 +47,7 @@ from launch.backends.environment import module
 from launch.cause import ASKED, cause
 from launch.checks import ranks_of
 from launch.graph import Folder, Node
-from launch.plan import Step
+from launch.plan import KEPT, Step
 from launch.terminal import Live, duration
 from launch.turns import stand
 
@@ -137,11 +137,12 @@ class Driver:
 
     def execute(self) -> None:
         """Make every stage that is not reused; leaves with an FmtrainError or Stopped."""
-        todo = [s for s in self.steps if s.action != "reuse"]
+        todo = [s for s in self.steps if s.action not in KEPT]
         for step in self.steps:
+            if step.action in KEPT:
+                self._say(step, f"{step.action} {step.reason}")
             if step.action == "reuse":
                 self.made[step.node.stage] = self._named(step, self.made[step.node.stage])
-                self._say(step, f"reuse {step.reason}")
         if not todo:
             return
         with open_backend(self.run.root.launch, self.run.folder, self.run.root.recipe, self.signals.check) as backend:
@@ -160,6 +161,10 @@ class Driver:
                     artifact = self._make(step, backend, held)
                 self.made[step.node.stage] = artifact
                 self.seconds[step.node.stage] = time.monotonic() - begun
+
+    def ordered(self) -> list[Artifact]:
+        """What there is of each stage, in the order of the plan."""
+        return [self.made[step.node.stage] for step in self.steps if step.node.stage in self.made]
 
     def _make(self, step: Step, backend: Backend, held: Lease) -> Artifact:
         """The step's artifact: found, finished earlier but not committed, or made now."""
@@ -346,7 +351,7 @@ def _finish(driver: Driver, seconds: float) -> None:
     """The end of a run that is done: where everything is, seconds a stage, what to try next."""
     from launch.summary import summary
 
-    for artifact in (driver.made[step.node.stage] for step in driver.steps):
+    for artifact in driver.ordered():
         if (artifact.path / REPORT).is_file():
             shutil.copyfile(artifact.path / REPORT, driver.run.folder / REPORT)  # the last one's stays
     record = driver.run

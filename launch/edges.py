@@ -13,7 +13,7 @@ from typing import Any
 
 from fmtrain.artifacts.stage import Source
 from fmtrain.errors import ConfigError
-from fmtrain.kinds.base import At, Parts, Role, Stage, of
+from fmtrain.kinds.base import MODELS, At, Parts, Role, Stage, of
 from fmtrain.schema.fields import MISSING
 from fmtrain.schema.root import Root
 from fmtrain.schema.sources import Data
@@ -134,7 +134,7 @@ class _Resolver:
             return {role.name: (fitting or agreeing or makers)[-1]}
         model = of(at.cfg).model(at) if role.folder else None
         if model is not None and model.folder is not None:
-            return {role.name: Path.of(model.folder)}
+            return {role.name: _folder(model.folder)}
         reasons = [self.gone[n] for n in self._before(at, role) if n in self.gone] + [w for w in why.values() if w]
         if reasons and not role.optional:
             self.newly[at.name] = reasons[-1]
@@ -246,6 +246,11 @@ def _with(stages: dict[str, Stage], implied: dict[str, tuple[str, Stage]]) -> di
         found |= {new: settings for new, (asking, settings) in implied.items() if asking == name}
         found[name] = stage
     return found
+
+
+def _folder(given: str) -> Origin:
+    """What `model.path` names: a folder, or a version in the store."""
+    return Pin(given, MODELS, "model.path", None) if _VERSION.fullmatch(given) else Path.of(given)
 
 
 def _ref(origin: Origin) -> str:

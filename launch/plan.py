@@ -1,4 +1,4 @@
-"""What a run will do: for every stage reuse, run or resume, why, and how long that may take.
+"""What a run will do: for every stage reuse, run, resume or skip, and why.
 
 Reads the store, and writes there only how files looked that it has hashed. The fingerprint of a stage is known before
 it has run: it is taken of its slice, its sources' content and its parents' fingerprints.
@@ -13,12 +13,16 @@ from fmtrain.artifacts.storage import owner_of
 from fmtrain.artifacts.store import Store
 from fmtrain.artifacts.worker import RESULT
 from fmtrain.errors import ConfigError
-from fmtrain.kinds.base import Kind
+from fmtrain.kinds.base import Amount, Kind
 from fmtrain.redact import shown_in
 from fmtrain.schema.load import identity
+from fmtrain.schema.training import Shape
 from launch.code import code_hash
 from launch.edges import Pin
 from launch.graph import Folder, Graph, Node
+from launch.reasons import why
+
+KEPT = ("reuse", "skip")  # actions that make nothing
 
 
 @dataclass
@@ -28,9 +32,11 @@ class Step:
     node: Node
     fingerprint: str
     payload: dict[str, Any]
-    action: str  # reuse | run | resume
+    action: str  # reuse | run | resume | skip
     reason: str
-    seconds: float  # estimate
+    seconds: float | None = None  # estimate, by launch.figures; None where there is none
+    shape: Shape | None = None  # of the model that it trains or hands on
+    amount: Amount | None = None
     artifact: Artifact | None = None
     parents: dict[str, "Step | Artifact | Folder"] = field(default_factory=dict)
     prints: dict[str, str] = field(default_factory=dict)  # role -> the parent's fingerprint
@@ -59,9 +65,10 @@ def plan(graph: Graph, store: Store) -> list[Step]:
             "sources": sorted(s.identity for s in node.sources),
             **({"plugins": node.plugins} if node.plugins else {}),
         }
-        step = Step(node, fingerprint(payload), payload, "run", "", 0.0, parents=parents, prints=prints)
+        step = Step(node, fingerprint(payload), payload, "run", "", parents=parents, prints=prints)
         _decide(step, store)
         steps[node.stage] = step
+    _spare(list(steps.values()))
     for node in graph.nodes:
         for origin in node.parents.values():
             if isinstance(origin, Pin):
@@ -145,7 +152,8 @@ def _decide(step: Step, store: Store) -> None:
         step.action, step.artifact = "reuse", found
         step.reason = f"{found.ref} ({', '.join(notes)})" if notes else found.ref
         return
-    step.reason = _reason(step, store)
+    latest = store.latest(node.kind.makes, node.name)
+    step.reason = why(latest.manifest.payload, shown_in(step.payload)) if latest else "first time"
     work = store.work(node.kind.makes, step.fingerprint)
     if work is not None and (
         any(work.glob("checkpoints/step-*")) or any(work.glob("parts/*")) or (work / RESULT).is_file()
@@ -156,28 +164,11 @@ def _decide(step: Step, store: Store) -> None:
             step.reason += " (code changed)"
     elif others := store.foreign_work(node.kind.makes, step.fingerprint):
         step.reason += f" (unfinished work of {', '.join(map(owner_of, others))} is passed over)"
-    step.seconds = _estimate(step, store)
 
 
-def _reason(step: Step, store: Store) -> str:
-    """The first field in which the newest version of the same name differs."""
-    latest = store.latest(step.node.kind.makes, step.node.name)
-    if latest is None:
-        return "first time"
-    different = differences(latest.manifest.payload, shown_in(step.payload))
-    own = [d for d in different if not d.startswith("parents.")]
-    if own:
-        return own[0] + (f" and {len(own) - 1} more" if len(own) > 1 else "")
-    roles = sorted({d.split(":")[0].split(".")[1] for d in different})
-    return f"new {', '.join(roles)}" if roles else "fingerprint"
-
-
-def _estimate(step: Step, store: Store) -> float:
-    """Seconds, by the last time where there was one of this name and kind."""
-    latest = store.latest(step.node.kind.makes, step.node.name)
-    job = latest.manifest.payload.get("job") if latest else None
-    before = (job, latest.manifest.seconds) if latest and isinstance(job, dict) else None
-    try:
-        return step.node.kind.estimate(identity(step.node.job), before)
-    except (KeyError, TypeError, ValueError):  # the job of another version of us, whose shape is not ours
-        return step.node.kind.estimate(identity(step.node.job), None)
+def _spare(steps: list[Step]) -> None:
+    """What is gone, and went into nothing but what is reused, is not made again."""
+    for step in reversed(steps):
+        takers = [other for other in steps if any(parent is step for parent in other.parents.values())]
+        if step.action == "run" and takers and all(other.action in KEPT for other in takers):
+            step.action, step.reason = "skip", "gone, and what was made of it is reused"

@@ -96,15 +96,8 @@ def _stages(folder: Path, state: dict[str, Any]) -> list[dict[str, Any]]:
     stages = []
     for step in plan:
         name = step["stage"]
-        how = (
-            "made"
-            if name in made
-            else "failed"
-            if name in failed
-            else "reused"
-            if step["action"] == "reuse"
-            else "waiting"
-        )
+        planned = {"reuse": "reused", "skip": "skipped"}.get(step["action"], "waiting")
+        how = "made" if name in made else "failed" if name in failed else planned
         if how == "waiting" and state["stage"] == name:
             how = {"running": "running", "done": "reused"}.get(state["state"], "unfinished")
         entry = {"stage": name, "state": how, "artifact": made.get(name, {}).get("artifact"), "why": step["reason"]}
@@ -138,7 +131,7 @@ def _stage(stage: dict[str, Any], store: Store) -> str:
     if stage["state"] == "made":
         gone = "" if store.has(stage["artifact"]) else ", which is gone"
         return f"made {stage['artifact']} in {stage['seconds']:.1f} s{gone}"
-    return f"{stage['state']} {stage['why']}" if stage["state"] == "reused" else str(stage["state"])
+    return f"{stage['state']} {stage['why']}" if stage["state"] in ("reused", "skipped") else str(stage["state"])
 
 
 def logs(store: Store, run: str | None, stage: str | None, rank: int, follow: bool) -> int:

@@ -10,19 +10,25 @@ from pathlib import Path
 from fmtrain.artifacts.manifest import Artifact
 from fmtrain.kinds.base import MODELS
 from fmtrain.kinds.objectives import Objective
-from launch.plan import Step
+from launch.figures import described, unknown_for
+from launch.plan import KEPT, Step
 from launch.status import DEFAULT_STORE, store_at
-from launch.terminal import duration, table
+from launch.terminal import columns, duration, table
 
 
 def plan_table(steps: list[Step]) -> str:
-    """A row a stage: what will be done, why, and an estimate of the time."""
-    rows = [("stage", "action", "time", "why")]
+    """A row a stage: what will be done, how much that is, why, and an estimate of the time."""
+    rows: list[tuple[str, ...]] = [("stage", "action", "time", "what", "why")]
+    todo = [step for step in steps if step.action not in KEPT]
     for step in steps:
-        estimate = "" if step.action == "reuse" else "~" + duration(step.seconds)
-        rows.append((step.node.stage, step.action, estimate, step.reason))
-    total = sum(s.seconds for s in steps if s.action != "reuse")
-    return table(rows) + (f"\nin all ~{duration(total)}" if total else "\nnothing to run")
+        estimate = "?" if step.seconds is None else f"~{duration(step.seconds)}"
+        rows.append((step.node.stage, step.action, estimate if step in todo else "", described(step), step.reason))
+    if not any(row[3] for row in rows[1:]):  # a corpus alone
+        rows = [(*row[:3], row[4]) for row in rows]
+    total = sum(step.seconds or 0.0 for step in todo)
+    unknown = [f"{step.node.stage} ({unknown_for(step)})" for step in todo if step.seconds is None]
+    beside = f", and no estimate for {', '.join(unknown)}" if unknown else ""
+    return table(rows, columns()) + (f"\nin all ~{duration(total)}{beside}" if todo else "\nnothing to run")
 
 
 def summary(
@@ -40,12 +46,12 @@ def summary(
     `recipe` and `overrides` are the run's; `store` is its store, None for the one a command takes by itself.
     """
     rows = [("stage", "artifact", "seconds", "folder")]
-    for step in steps:
+    for step in (step for step in steps if step.node.stage in made):
         artifact = made[step.node.stage]
         spent = f"{seconds[step.node.stage]:.1f}" if step.node.stage in seconds else "reused"
         rows.append((step.node.stage, artifact.ref, spent, str(artifact.path)))
     lines = ["", table(rows), f"in all {total:.1f} s", ""]
-    ordered = [made[step.node.stage] for step in steps]
+    ordered = [made[step.node.stage] for step in steps if step.node.stage in made]
     models = [artifact for kind in MODELS for artifact in ordered if artifact.manifest.kind == kind]
     model = models[-1] if models else None
     if model is not None:

@@ -17,13 +17,15 @@ PLAIN_EVERY = 15.0  # seconds between progress lines where the output is no term
 
 
 def duration(seconds: float) -> str:
-    """`8 s`, `2 min 05 s`, `1 h 03 min`."""
+    """`8 s`, `2 min 05 s`, `1 h 03 min`, `3 d 04 h`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400:,} d {whole % 86400 // 3600:02d} h"
 
 
 def columns() -> int | None:

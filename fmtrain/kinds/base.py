@@ -17,6 +17,7 @@ from fmtrain.schema.options import options
 from fmtrain.schema.sources import Data
 from fmtrain.schema.training import Model
 
+CORE = 5.5e10  # FLOP/s of a processor's core in fp32, as the quickstart reaches
 MODELS = ("model", "published")  # the kinds of artifact that are a model
 
 
@@ -77,6 +78,15 @@ class Parts:
     note: str = ""  # a word to say in any case
 
 
+@dataclass(frozen=True)
+class Amount:
+    """How much a training is, by `epochs` at most so much; None where that is known only once its rows are counted."""
+
+    steps: int | None
+    epochs: float | None
+    tokens: int | None  # positions that go through the model, padding too
+
+
 class Kind:
     """A row of the table of kinds; raise `revision` when the same input shall give another output."""
 
@@ -89,7 +99,10 @@ class Kind:
     ranks: ClassVar[bool] = False  # one process a rank, rather than one in all
     pool: ClassVar[bool] = False  # fans out tasks over the backend's processors
     gpu: ClassVar[bool] = False  # one process, on a GPU where there is one
-    seconds: ClassVar[float] = 10.0  # of the quickstart's, on 2 cores: an estimate where there is no history
+    seconds: ClassVar[float] = 3.0  # until it is at work
+    # then, of a MB of the documents or rows that it descends from: seconds on 2 cores; of a kind that reads a model,
+    # FLOPs a parameter
+    per_mb: ClassVar[float] = 0.0
 
     def check(self, at: At) -> None:
         """ConfigError for the first contradiction among the settings."""
@@ -149,9 +162,9 @@ class Kind:
         stage that fills each, "" where none of this run does."""
         raise NotImplementedError
 
-    def estimate(self, job: dict[str, Any], before: tuple[dict[str, Any], float] | None) -> float:
-        """Seconds that a job will take; `before` is the slice and the seconds of the last one of that name."""
-        return before[1] if before else self.seconds
+    def amount(self, job: dict[str, Any], rows: int | None) -> Amount | None:
+        """How much a job is, its slice as JSON data; `rows` that there are, where they are counted already."""
+        return None
 
 
 KINDS: dict[str, Kind] = {}
@@ -177,6 +190,12 @@ def check_heldout(data: Data, key: str) -> None:
     """ConfigError where everything would be held out."""
     if data.heldout_modulus == 1:
         raise ConfigError(f"{key}.heldout_modulus=1 sets every document apart; 20 a twentieth, 0 none")
+
+
+def seed_of(at: At) -> int:
+    """What a stage draws from: its own seed, or the run's."""
+    own: int | None = at.cfg.seed
+    return at.root.seed if own is None else own
 
 
 def data_of(at: At, corpus: str | None) -> Data:

@@ -66,7 +66,7 @@ class CorpusJob:
 class Corpus(Kind):
     name, config, makes, revision = "corpus", CorpusStage, "corpus", 6
     worker, code = "data_pipelines", ("data_pipelines.stages.corpus",)
-    pool, seconds = True, 12.0
+    pool, seconds, per_mb = True, 2.0, 0.8
 
     def check(self, at: At) -> None:
         data, chosen, dedup = settings(at)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from fmtrain.errors import ConfigError, InputError
-from fmtrain.kinds.base import MODELS, At, Kind, Role, Stage, data_of, starts_from
+from fmtrain.kinds.base import MODELS, At, Kind, Role, Stage, data_of, seed_of, starts_from
 from fmtrain.schema.fields import TEMPLATE_DATE, outside
 from fmtrain.schema.limits import AboveZero, Count, Limits, Positive, RowLength, Size
 from fmtrain.schema.training import Model
@@ -15,6 +15,7 @@ BASE = "base"  # what the folder that a run starts from is called among the mode
 @dataclass
 class EvaluateStage(Stage):
     kind: str = "evaluate"
+    seed: Count | None = outside(None)  # of the samples and the resamples; unless told, the run's
     # tokens a scoring window; a quarter of it is context carried over
     sequence_length: Annotated[int, Limits(least=8, greatest=2**24)] = 256
     example_length: RowLength = 384  # tokens; longer SFT and preference rows are counted and left out
@@ -48,7 +49,7 @@ class EvaluateJob:
 class Evaluate(Kind):
     name, config, makes, revision = "evaluate", EvaluateStage, "evaluation", 4
     worker, code = "fmtrain.evaluate", ("fmtrain.evaluate.__main__",)
-    gpu, seconds = True, 70.0
+    gpu, seconds, per_mb = True, 4.0, 2.7e5
 
     def check_inputs(self, at: At, inputs: dict[str, str], lacking: dict[str, str]) -> None:
         if "examples" in lacking and "corpus" not in inputs:
@@ -94,4 +95,4 @@ class Evaluate(Kind):
             if learnt is not None:
                 scored = Scored(role, name, getattr(learnt, "beta", None), not learnt.blank, learnt.blank)
             models.append(scored)
-        return EvaluateJob(at.root.seed, at.cfg, models, at.root.template_date)
+        return EvaluateJob(seed_of(at), at.cfg, models, at.root.template_date)

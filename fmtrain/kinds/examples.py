@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from fmtrain.artifacts.rows import LOOKED_AT, look
 from fmtrain.artifacts.stage import Source
 from fmtrain.errors import ConfigError
-from fmtrain.kinds.base import At, Kind, Parts, Role, Stage, check_heldout, data_of, of
+from fmtrain.kinds.base import At, Kind, Parts, Role, Stage, check_heldout, data_of, of, seed_of
+from fmtrain.schema.fields import outside
 from fmtrain.schema.limits import Count, Positive
 from fmtrain.schema.sources import Data, Rows, Stdlib
 
@@ -15,6 +16,7 @@ class ExamplesStage(Stage):
     """SFT rows and preference rows; lengths in characters."""
 
     kind: str = "examples"
+    seed: Count | None = outside(None)  # of which functions are taken, and of what is spoilt; unless told, the run's
     min_prompt: Count = 40
     max_prompt: Positive = 1500
     min_response: Count = 60
@@ -34,7 +36,7 @@ class ExamplesJob:
 class MakeExamples(Kind):
     name, config, makes, revision = "examples", ExamplesStage, "examples", 3
     worker, code = "data_pipelines", ("data_pipelines.stages.examples",)
-    seconds = 6.0
+    seconds, per_mb = 0.5, 0.45
 
     def check(self, at: At) -> None:
         check_heldout(at.root.data, "data")
@@ -86,7 +88,7 @@ class MakeExamples(Kind):
         return Parts(frozenset(has), why, note)
 
     def job(self, at: At, inputs: dict[str, str]) -> ExamplesJob:
-        return ExamplesJob(at.root.seed, data_of(at, inputs.get("corpus")), at.cfg)
+        return ExamplesJob(seed_of(at), data_of(at, inputs.get("corpus")), at.cfg)
 
 
 def _why(data: Data) -> str:

@@ -28,7 +28,7 @@ class ReferenceJob:
 class Reference(Kind):
     name, config, makes, revision = "reference", ReferenceStage, "reference", 2
     worker, code = "fmtrain.evaluate", ("fmtrain.evaluate.reference",)
-    gpu, seconds = True, 15.0
+    gpu, seconds, per_mb = True, 4.0, 5e4
 
     def roles(self, at: At) -> list[Role]:
         return [Role("examples", ("examples",), part="preference"), Role("model", MODELS, folder=True)]

@@ -22,7 +22,7 @@ class TokenizerJob:
 class MakeTokenizer(Kind):
     name, config, makes, revision = "tokenizer", TokenizerStage, "tokenizer", 2
     worker, code = "data_pipelines", ("data_pipelines.stages.tokenizer",)
-    seconds = 4.0
+    seconds, per_mb = 0.5, 0.3
 
     def roles(self, at: At) -> list[Role]:
         return [Role("corpus", ("corpus",), optional=isinstance(at.root.tokenizer, Existing))]

@@ -28,7 +28,7 @@ class TokensJob:
 class MakeTokens(Kind):
     name, config, makes, revision = "tokens", TokensStage, "tokens", 3
     worker, code = "data_pipelines", ("data_pipelines.stages.tokens",)
-    seconds = 4.0
+    seconds, per_mb = 0.5, 0.3
 
     def check(self, at: At) -> None:
         mixture.check(at.cfg.mixture, at.key)

@@ -1,10 +1,11 @@
 """A training: one objective on the rows that it asks for, from a model or from random weights."""
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, cast
 
 from fmtrain.errors import ConfigError
-from fmtrain.kinds.base import At, Kind, Role, Stage, of
+from fmtrain.kinds.base import Amount, At, Kind, Role, Stage, of, seed_of
 from fmtrain.kinds.objectives import MODEL, Objective
 from fmtrain.kinds.reference import ReferenceStage
 from fmtrain.schema.fields import TEMPLATE_DATE, outside
@@ -22,15 +23,13 @@ from fmtrain.schema.training import (
     Zero,
 )
 
-_START_UP = 15.0  # seconds
-_CPU_FLOPS = 1.1e11  # fp32, 2 cores, as the quickstart reaches
-
 
 @dataclass
 class TrainStage(Stage):
     """One training run. Exactly one of `steps` and `epochs` is set; the batch is in rows over all ranks."""
 
     kind: str = "train"
+    seed: Count | None = outside(None)  # of random weights and the order of rows; unless told, the run's
     model: Model | None = None  # None: the nearest model before, or the recipe's `model` where there is none
     objective: Objective = field(default_factory=Objective)  # what is learnt, and so which inputs there are
     optim: Optim = field(default_factory=AdamW)
@@ -63,7 +62,7 @@ class TrainJob:
 class Train(Kind):
     name, config, makes, revision = "train", TrainStage, "model", 3
     worker, code = "fmtrain.train", ("fmtrain.train.__main__",)
-    ranks = True
+    ranks, seconds = True, 6.0
 
     def check(self, at: At) -> None:
         check_stage(at.cfg, at.key)
@@ -142,25 +141,16 @@ class Train(Kind):
 
     def job(self, at: At, inputs: dict[str, str]) -> TrainJob:
         model = None if "model" in inputs else self.model(at)
-        return TrainJob(at.root.seed, replace(at.cfg, model=None), model, at.root.checkpoint, at.root.template_date)
+        return TrainJob(seed_of(at), replace(at.cfg, model=None), model, at.root.checkpoint, at.root.template_date)
 
-    def estimate(self, job: dict[str, Any], before: tuple[dict[str, Any], float] | None) -> float:
-        tokens = _tokens(job)
-        if before:
-            return _START_UP + max(0.0, before[1] - _START_UP) * tokens / max(1, _tokens(before[0]))
-        model = job["model"] or {}
-        hidden, layers = model.get("hidden_size", 192), model.get("num_hidden_layers", 3)
-        parameters = float(12 * layers * hidden**2 + 4096 * hidden)
-        return _START_UP + 6 * parameters * tokens / _CPU_FLOPS
-
-
-def _tokens(job: dict[str, Any]) -> int:
-    """Token positions that a training job works through, at most."""
-    stage = job["stage"]
-    by_epochs = (stage["max_rows"] or 1000) * (stage["epochs"] or 1)
-    rows = stage["steps"] * stage["global_batch_size"] if stage["steps"] else by_epochs
-    learnt = cast(type[Objective], chosen(Objective, stage["objective"]))
-    return int(rows * stage["sequence_length"] * learnt.forwards)
+    def amount(self, job: dict[str, Any], rows: int | None) -> Amount:
+        stage, learnt = job["stage"], cast(type[Objective], chosen(Objective, job["stage"]["objective"]))
+        steps, epochs, batch = stage["steps"], stage["epochs"], stage["global_batch_size"]
+        counted = [n for n in (rows, stage["max_rows"]) if n is not None]
+        if steps is None and counted:
+            steps = max(1, math.ceil(epochs * min(counted) / batch - 1e-9))
+        tokens = None if steps is None else int(steps * batch * stage["sequence_length"] * learnt.forwards)
+        return Amount(steps, epochs, tokens)
 
 
 def _first(at: At) -> str | None:

@@ -8,11 +8,28 @@ from fmtrain.schema.limits import AboveZero, Count, Limits, NotNegative, Positiv
 from fmtrain.schema.options import options
 
 
+@dataclass(frozen=True)
+class Shape:
+    """A model as far as planning needs it."""
+
+    parameters: int
+    layers: int
+    hidden: int
+
+    def flops(self, length: int) -> float:
+        """Of a token in training, forward and backward, in rows of `length` (Chowdhery et al. 2022, appendix B)."""
+        return 6.0 * self.parameters + 12.0 * self.layers * self.hidden * length
+
+
 @dataclass
 class Model:
     """A model to start from."""
 
     name: str = MISSING
+
+    def shape(self, vocabulary: int) -> Shape | None:
+        """Of one from random weights with so many tokens; None where it is not known."""
+        return None
 
     @property
     def folder(self) -> str | None:
@@ -35,6 +52,13 @@ class Llama(Model):
     tie_word_embeddings: bool = True
     initializer_range: AboveZero = 0.02
 
+    def shape(self, vocabulary: int) -> Shape:
+        hidden, layers = self.hidden_size, self.num_hidden_layers
+        keys = hidden // self.num_attention_heads * self.num_key_value_heads
+        layer = 2 * hidden * (hidden + keys) + 3 * hidden * self.intermediate_size + 2 * hidden
+        embeddings = vocabulary * hidden * (1 if self.tie_word_embeddings else 2)
+        return Shape(embeddings + layers * layer + hidden, layers, hidden)
+
 
 @dataclass
 class Bert(Model):
@@ -47,6 +71,13 @@ class Bert(Model):
     num_attention_heads: Size = 6
     max_position_embeddings: Size = 512
     initializer_range: AboveZero = 0.02
+
+    def shape(self, vocabulary: int) -> Shape:
+        hidden, inner, layers = self.hidden_size, self.intermediate_size, self.num_hidden_layers
+        layer = 4 * hidden * (hidden + 1) + 2 * hidden * inner + inner + hidden + 4 * hidden
+        embeddings = (vocabulary + self.max_position_embeddings + 2 + 2) * hidden  # two kinds of token, a norm
+        head = hidden * (hidden + 1) + 2 * hidden + vocabulary
+        return Shape(embeddings + layers * layer + head, layers, hidden)
 
 
 @dataclass

@@ -16,6 +16,16 @@ from launch.backends.scratch import scratch
 POLL = 0.05  # seconds between two looks at the processes
 
 
+_ASK = """
+import ctypes
+cuda, count, name = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(), ctypes.create_string_buffer(128)
+if cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0:
+    for device in range(count.value):
+        cuda.cuDeviceGetName(name, 128, device)
+        print(name.value.decode(errors="replace") or "unknown")
+"""
+
+
 class InlineJob:
     def __init__(self, command: Command) -> None:
         self.hosts = [socket.gethostname()] * command.ranks
@@ -68,7 +78,7 @@ class InlineBackend:
     executor = "inline"
 
     def __init__(self) -> None:
-        self.cpus, self.gpus = cpus(), gpus()
+        self.cpus, self.gpus = cpus(), len(gpu_names())
         self.notes: list[str] = []
 
     def node_cpus(self, gpus: int) -> int:
@@ -78,22 +88,18 @@ class InlineBackend:
         return InlineJob(command)
 
 
-def gpus() -> int:
-    """NVIDIA GPUs that a process started here may use, as their driver counts them, which reads CUDA_VISIBLE_DEVICES.
+def gpu_names() -> list[str]:
+    """The NVIDIA GPUs that a process started here may use, as their driver has them, which reads CUDA_VISIBLE_DEVICES.
 
     In a process of its own: whoever has asked the driver holds the GPUs open until it ends.
     """
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return 0
-    code = (
-        "import ctypes; cuda, n = ctypes.CDLL('libcuda.so.1'), ctypes.c_int(); "
-        "print(n.value if cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(n)) == 0 else 0)"
-    )
+        return []
     try:
-        asked = [sys.executable, "-IS", "-c", code]
+        asked = [sys.executable, "-IS", "-c", _ASK]
         said = subprocess.run(asked, env=environment("compute"), capture_output=True, text=True, timeout=60)
-        return int(said.stdout or 0)
+        return said.stdout.splitlines()
     except subprocess.SubprocessError:
-        return 0
+        return []

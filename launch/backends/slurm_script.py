@@ -78,6 +78,12 @@ def _gpus_of(gres: str) -> list[int]:
     return [int(found[2] or 1) for found in entries if found]
 
 
+def gpu_type(gres: str) -> str:
+    """The type that the gpu entries of a list of generic resources name, in lower case; "" where they name none."""
+    entries = (re.fullmatch(_GPUS, entry.strip()) for entry in gres.split(","))
+    return next((found[1][1:].lower() for found in entries if found and found[1]), "")
+
+
 def variables(cfg: Slurm, run_dir: Path, given: Mapping[str, str]) -> set[str]:
     """The names of sbatch's environment that must not reach it: they would count more than the script."""
     names = _NEVER.union(*(_VARIABLES.get(name, []) for name in options(cfg, run_dir)))

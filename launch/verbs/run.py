@@ -104,6 +104,7 @@ def _recipes(args: argparse.Namespace) -> int:
 
 def _plan(args: argparse.Namespace) -> int:
     from launch.compose import compose
+    from launch.figures import measure
     from launch.graph import build
     from launch.plan import plan
     from launch.summary import plan_table
@@ -111,8 +112,10 @@ def _plan(args: argparse.Namespace) -> int:
     root = compose(args.overrides, args.config_dir)
     if args.cfg:
         return _show(root)
-    graph = build(root)
-    print(plan_table(plan(graph, store_at(root.store))))
+    graph, store = build(root), store_at(root.store)
+    steps = plan(graph, store)
+    measure(steps, root.launch, store)
+    print(plan_table(steps))
     for line in graph.left_out:
         print(line)
     return 0

@@ -1,0 +1,245 @@
+"""How much each stage is (parameters, steps, tokens), and how long that may take.
+
+By the last time of the same name where that ran on such a machine; else a training by its FLOPs and what the machine
+is known to do, the rest by the megabytes that it descends from. What cannot be told is None, never a guess.
+"""
+
+import functools
+import json
+import math
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fmtrain.artifacts.inside import read_object
+from fmtrain.artifacts.machine import cpus
+from fmtrain.artifacts.manifest import Artifact
+from fmtrain.artifacts.remote import is_url
+from fmtrain.artifacts.sources import BESIDE, HUB
+from fmtrain.artifacts.store import Store
+from fmtrain.errors import FmtrainError
+from fmtrain.kinds.base import CORE, Amount
+from fmtrain.schema.launch import Launch
+from fmtrain.schema.load import identity
+from fmtrain.schema.training import Shape
+from launch.backends.inline import gpu_names
+from launch.backends.slurm_script import gpu_type, gpus_per_node
+from launch.base import size_in, tokens_in
+from launch.checks import ranks_of
+from launch.graph import Folder
+from launch.plan import KEPT, Step
+
+_MFU = 0.35  # of a GPU's peak, that a training is taken to reach
+_MOST_HEADER = 100 << 20  # bytes; safetensors' own limit
+# GPU -> peak FLOP/s of dense matrices in bf16 and in fp32 (NVIDIA's data sheets)
+_PEAKS = {
+    "h200": (989e12, 67e12), "h100": (989e12, 67e12), "gh200": (989e12, 67e12), "b200": (2250e12, 75e12),
+    "a100": (312e12, 19.5e12), "a800": (312e12, 19.5e12), "h800": (989e12, 67e12), "l40s": (362e12, 91e12),
+    "l40": (181e12, 90e12), "l4": (121e12, 30e12), "a10": (125e12, 31e12), "a40": (150e12, 37e12),
+    "a6000": (155e12, 39e12), "4090": (165e12, 83e12), "3090": (71e12, 36e12), "5090": (210e12, 105e12),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What stages run on: so many GPUs of a name (lower case; "" where that is not known), or processors."""
+
+    cpus: int
+    gpus: int = 0
+    gpu: str = ""
+
+    def flops(self, precision: str) -> float | None:
+        """FLOP/s that a training reaches on all of it; None where the GPUs are of a kind that nobody told."""
+        if not self.gpus:
+            return self.cpus * CORE
+        known = [peaks for name, peaks in _PEAKS.items() if name in self.gpu.replace("-", " ").split()]
+        return self.gpus * _MFU * known[0][precision == "fp32"] if known else None
+
+
+def measure(steps: list[Step], launch: Launch, store: Store) -> None:
+    """Give every step its shape, its amount and, where it is to be made, its seconds."""
+    machine = _machine(launch)
+    for step in steps:
+        step.shape = _shape(step)
+        rows = _rows(step)
+        step.amount = step.node.kind.amount(identity(step.node.job), rows)
+        if step.action not in KEPT:
+            step.seconds = _last_time(step, machine, launch, store) or _estimate(step, machine, launch)
+
+
+def _machine(launch: Launch) -> Machine:
+    """Where a run takes place, as far as it can be known before there is a job or a cluster."""
+    given: Any = launch
+    if launch.name == "slurm":
+        return Machine(
+            given.nodes * given.cpus_per_task, given.nodes * gpus_per_node(given), gpu_type(given.gres or "")
+        )
+    if getattr(given, "address", None):
+        return Machine(1, 1)  # a cluster of others, of which nothing is known
+    names = gpu_names()
+    return Machine(getattr(given, "num_cpus", None) or cpus(), len(names), names[0].lower() if names else "")
+
+
+def _shape(step: Step) -> Shape | None:
+    """The model that a stage trains or hands on."""
+    if "model" in step.parents:
+        parent = step.parents["model"]
+        if isinstance(parent, Step):
+            return parent.shape
+        return shape_of(parent.path if isinstance(parent, Artifact) else Path(os.path.expanduser(parent.path)))
+    shapes = [parent.shape for parent in step.parents.values() if isinstance(parent, Step) and parent.shape]
+    drawn = getattr(step.node.job, "model", None)
+    if drawn is None:
+        return max(shapes, key=lambda shape: shape.parameters, default=None)  # of those that are scored
+    words = _vocabulary(step.parents.get("tokenizer"))
+    return None if words is None else drawn.shape(words)
+
+
+def _vocabulary(tokenizer: "Step | Artifact | Folder | None") -> int | None:
+    """Tokens of a tokenizer; None where it has not said yet."""
+    if isinstance(tokenizer, Folder) or tokenizer is None:
+        return None
+    made = tokenizer.artifact if isinstance(tokenizer, Step) else tokenizer
+    if made is not None:
+        return made.manifest.counts.get("vocab_size")
+    assert isinstance(tokenizer, Step)
+    given = tokenizer.node.job.tokenizer
+    path = getattr(given, "path", None)
+    return tokens_in(Path(path)) or None if path else getattr(given, "vocab_size", None)
+
+
+@functools.lru_cache(maxsize=64)
+def shape_of(folder: Path) -> Shape | None:
+    """The shape of the model in a Hugging Face folder, by its configuration and the headers of its weights."""
+    try:
+        config = read_object(folder, "config.json")
+        layers = size_in(config, "num_hidden_layers", "n_layer")
+        hidden = size_in(config, "hidden_size", "n_embd", "d_model")
+        weights = sorted(folder.glob("*.safetensors"))
+        if layers is None or hidden is None or not weights:
+            return None
+        return Shape(sum(map(_elements, weights)), layers, hidden)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, FmtrainError):
+        return None  # what is wrong with it, the stage that reads it tells
+
+
+def _elements(weights: Path) -> int:
+    """How many numbers a file of safetensors holds, by its header."""
+    with open(weights, "rb") as f:
+        (length,) = struct.unpack("<Q", f.read(8))
+        if length > _MOST_HEADER:
+            raise ValueError(f"{weights}: a header of {length} bytes")
+        header = json.loads(f.read(length))
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+
+
+def _rows(step: Step) -> int | None:
+    """Rows that a training has at most, where the stage before has counted them already."""
+    parent = step.parents.get("examples")
+    made = parent.artifact if isinstance(parent, Step) else parent
+    if not isinstance(made, Artifact):
+        return None
+    part = "preference" if "reference" in step.parents else "sft"
+    return made.manifest.counts.get(f"{part}_train")
+
+
+def _last_time(step: Step, machine: Machine, launch: Launch, store: Store) -> float | None:
+    """Seconds by the newest version of that name: a training's scaled by what there is to do."""
+    kind = step.node.kind
+    latest = store.latest(kind.makes, step.node.name)
+    if latest is None:
+        return None
+    manifest = latest.manifest
+    if not kind.ranks:
+        then, now = (_megabytes_in(sources) for sources in (manifest.payload.get("sources"), step.payload["sources"]))
+        scale = now / then if then and now else 1.0
+        return kind.seconds + max(0.0, manifest.seconds - kind.seconds) * scale
+    device = str(manifest.numerics.get("device", "")).lower()
+    same = device == (machine.gpu or "cpu") and manifest.numerics.get("ranks") == ranks_of(launch, machine.gpus)
+    try:
+        before = kind.amount(manifest.payload["job"], manifest.counts["rows"])
+        spent, parameters = float(manifest.metrics["seconds"]), float(manifest.counts["parameters"])
+    except (KeyError, TypeError, ValueError):  # one of another version of us
+        return None
+    if not same or not step.shape or not step.amount or not step.amount.tokens or not before or not before.tokens:
+        return None
+    return kind.seconds + spent * step.amount.tokens * step.shape.parameters / (before.tokens * parameters)
+
+
+def _estimate(step: Step, machine: Machine, launch: Launch) -> float | None:
+    kind, shape, amount = step.node.kind, step.shape, step.amount
+    if kind.ranks:
+        stage = step.node.job.stage
+        speed = machine.flops(stage.precision)
+        if shape is None or amount is None or amount.tokens is None or speed is None:
+            return None
+        ranks = ranks_of(launch, machine.gpus)
+        used = ranks / machine.gpus if machine.gpus else ranks * launch.cpus_per_rank / machine.cpus
+        return kind.seconds + amount.tokens * shape.flops(stage.sequence_length) / (speed * min(1.0, used))
+    megabytes = _megabytes(step)
+    if megabytes is None or (kind.gpu and shape is None):
+        return None
+    if not kind.gpu:
+        return kind.seconds + kind.per_mb * megabytes * (2 / max(2, machine.cpus) if kind.pool else 1)
+    assert shape is not None
+    one = Machine(machine.cpus, min(1, machine.gpus), machine.gpu).flops("fp32")
+    flops = kind.per_mb * megabytes * shape.parameters
+    return None if one is None else kind.seconds + flops / one
+
+
+def _megabytes(step: Step) -> float | None:
+    """Of the documents or rows that a stage descends from; None where a hub or a web server has them."""
+    total = 0.0
+    for source in step.node.sources:
+        if source.name.startswith(BESIDE):
+            continue
+        if not source.size and (source.path.startswith(HUB) or is_url(source.path)):
+            return None
+        total += source.size / 1e6
+    for parent in {id(p): p for p in step.parents.values() if isinstance(p, Step)}.values():
+        if (found := _megabytes(parent)) is None:
+            return None
+        total = max(total, found)
+    return total
+
+
+def _megabytes_in(sources: Any) -> float:
+    """Of the sources in a payload; 0 where it has none, or is of another version of us."""
+    try:
+        return sum(int(size) for name, size, _ in sources if not name.startswith(BESIDE)) / 1e6
+    except (TypeError, ValueError, AttributeError):
+        return 0.0
+
+
+def described(step: Step) -> str:
+    """`2.1 M parameters, 700 steps, 2.9 M tokens`; "" for what trains nothing."""
+    if step.amount is None:
+        return ""
+    amount: Amount = step.amount
+    words = [f"{_count(step.shape.parameters)} parameters"] if step.shape else []
+    if amount.steps is None or amount.tokens is None:
+        return ", ".join([*words, "all rows once" if amount.epochs == 1 else f"all rows {amount.epochs:g} times"])
+    most = "" if amount.epochs is None else "at most "
+    return ", ".join([*words, f"{most}{amount.steps:,} steps", f"{_count(amount.tokens)} tokens"])
+
+
+def unknown_for(step: Step) -> str:
+    """What an estimate lacks."""
+    if step.amount is not None and step.amount.tokens is None:
+        return "its rows are not counted yet"
+    if step.shape is None and (step.node.kind.ranks or step.node.kind.gpu):
+        return "the size of its model is not known yet"
+    if _megabytes(step) is None:
+        return "the size of its data is not known here"
+    return "the type of the GPUs is not known; launch.gres=gpu:TYPE:N says it"
+
+
+def _count(number: float) -> str:
+    """`135 M`, `2.1 M`, `1.3 B`."""
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            value = number / size
+            return f"{value:.0f} {unit}" if value >= 100 else f"{value:.2g} {unit}"
+    return f"{number:.0f}"
