@@ -1,4 +1,4 @@
-"""One run: its folder, its stages one after the other, each made by a worker and committed here.
+"""One run: its folder, its stages in turn or side by side, each made by a worker and committed here.
 
 State lives on disk: this process may die at any time, and the same command goes on from what is committed and from
 what lies in work/. Knows plan, store and backend; knows nothing of Hydra and nothing of what a stage does.
@@ -12,8 +12,9 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -44,13 +45,15 @@ from launch.backends import slurm
 from launch.backends.choose import open_backend
 from launch.backends.command import Backend, Command, Failure, Job
 from launch.backends.environment import module
+from launch.beside import Work, side_by_side
 from launch.cause import ASKED, cause
 from launch.checks import ranks_of
 from launch.graph import Folder, Node
 from launch.plan import KEPT, Step
-from launch.terminal import Live, duration
+from launch.terminal import AND, Live, duration
 from launch.turns import stand
 
+LOOK = 0.4  # seconds between two looks at the stages that run
 TOLD = 2.0  # seconds within which this process is told to stop, where its ranks were
 REPORT = "report.html"
 LEAST_TASKS = 4  # of a stage that fans out, unless it says how many
@@ -134,6 +137,9 @@ class Driver:
         self.run, self.store, self.steps, self.signals = run, run.store, steps, signals
         self.made: dict[str, Artifact] = {s.node.stage: s.artifact for s in steps if s.artifact is not None}
         self.seconds: dict[str, float] = {}
+        self.active: list[str] = []  # the stages that are being made
+        self.jobs: list[Job] = []  # those of them that have been started
+        self.deadline: float | None = None  # by which they are to have saved, once they have been asked to
 
     def execute(self) -> None:
         """Make every stage that is not reused; leaves with an FmtrainError or Stopped."""
@@ -152,31 +158,37 @@ class Driver:
             for node in [step.node for step in todo if step.node.kind.ranks]:  # before hours of the stages before it
                 ranks = ranks_of(self.run.root.launch, backend.gpus)
                 node.kind.check_ranks(node.job.stage, f"stages.{node.stage}", ranks)
-            for step in todo:
-                self.signals.check()
-                begun = time.monotonic()
-                what = f"{step.node.stage} ({step.node.kind.makes} {step.fingerprint[:12]})"
-                path = self.store.lease(step.node.kind.makes, step.fingerprint)
-                with lease.held(path, self.run.id, what, self.signals.check) as held:
-                    artifact = self._make(step, backend, held)
-                self.made[step.node.stage] = artifact
-                self.seconds[step.node.stage] = time.monotonic() - begun
+            most = self.run.root.launch.parallel
+            side_by_side(todo, lambda step: self._stage(step, backend), partial(self._fits, backend), most, self._halt)
 
     def ordered(self) -> list[Artifact]:
         """What there is of each stage, in the order of the plan."""
         return [self.made[step.node.stage] for step in self.steps if step.node.stage in self.made]
 
-    def _make(self, step: Step, backend: Backend, held: Lease) -> Artifact:
+    def _stage(self, step: Step, backend: Backend) -> Work:
+        """One stage from its lease to its commit."""
+        self.signals.check()
+        begun, name, makes = time.monotonic(), step.node.stage, step.node.kind.makes
+        path = self.store.lease(makes, step.fingerprint)
+        with lease.held(path, self.run.id, f"{name} ({makes} {step.fingerprint[:12]})", self.signals.check) as held:
+            self.active.append(name)
+            self.run.update(stage=AND.join(self.active))
+            self.made[name] = yield from self._make(step, backend, held)
+        self.seconds[name] = time.monotonic() - begun
+        self.active.remove(name)
+        if self.active:
+            self.run.update(stage=AND.join(self.active))
+
+    def _make(self, step: Step, backend: Backend, held: Lease) -> Generator[None, None, Artifact]:
         """The step's artifact: found, finished earlier but not committed, or made now."""
         node = step.node
-        self.run.update(stage=node.stage)
         found = self.store.find(node.kind.makes, step.fingerprint, node.name)
         if found is not None:
             self._say(step, f"reuse {found.ref}")
             return self._named(step, found)
         work = self.store.adopt(node.kind.makes, step.fingerprint, held.me.token)
         if not _is_finished(work, self.signals.check):
-            self._work(step, backend, work, held)
+            yield from self._work(step, backend, work, held)
         artifact = self._commit(step, work, held)
         self._say(step, f"{artifact.ref} in {duration(artifact.manifest.seconds)}")
         self.run.event("committed", stage=node.stage, artifact=artifact.ref, seconds=artifact.manifest.seconds)
@@ -190,7 +202,7 @@ class Driver:
         fields = {"name": name, "stage": step.node.stage, "run": self.run.id, "created": _now()}
         return self.store.under(found, self.signals.check, **fields)
 
-    def _work(self, step: Step, backend: Backend, work: Path, held: Lease) -> None:
+    def _work(self, step: Step, backend: Backend, work: Path, held: Lease) -> Work:
         node = step.node
         folder = self.run.folder / "stages" / node.stage
         shutil.rmtree(folder, ignore_errors=True)
@@ -210,7 +222,7 @@ class Driver:
             (work / "code").write_text(step.code)  # what unfinished work was begun with
         live = Live(node.stage, folder / "progress.json")
         try:
-            hosts, failures = self._ended(step, backend, command, live, held, work)
+            hosts, failures = yield from self._ended(step, backend, command, live, held, work)
         finally:
             forget_secrets(folder)
         held.check()
@@ -220,36 +232,55 @@ class Driver:
             self.run.event("failed", stage=node.stage, exit_code=int(error.exit_code), message=str(error))
             raise error
 
-    def _grace(self) -> float:
-        """Seconds that the stage has to save: as many as were given, else all that there are."""
-        given = self.run.root.launch.grace_seconds
-        return slurm.grace(self.run.folder) if given is None else given
+    def _halt(self) -> None:
+        """Ask every stage that runs to save and leave: in as many seconds as were given, else all that there are."""
+        if self.deadline is None:
+            given = self.run.root.launch.grace_seconds
+            self.deadline = time.monotonic() + (slurm.grace(self.run.folder) if given is None else given)
+        for job in self.jobs if len(self.jobs) > 1 else []:
+            job.ask()
+
+    def _fits(self, backend: Backend, step: Step, others: list[Step]) -> bool:
+        """Whether a stage finds processors and GPUs beside others."""
+        needs = [self._needs(one, backend) for one in [step, *others]]
+        return sum(cpus for cpus, _ in needs) <= backend.cpus and sum(gpus for _, gpus in needs) <= backend.gpus
+
+    def _needs(self, step: Step, backend: Backend) -> tuple[int, int]:
+        """The processors and GPUs that a stage takes."""
+        command = self._command(step, backend, Path())
+        return backend.cpus if command.pool else command.ranks * command.cpus, command.ranks * command.gpus
 
     def _ended(
         self, step: Step, backend: Backend, command: Command, live: Live, held: Lease, work: Path
-    ) -> tuple[list[str], list[Failure]]:
+    ) -> Generator[None, None, tuple[list[str], list[Failure]]]:
         """Start the command and follow it: its hosts, and how it ended."""
         job = backend.submit(command)
+        self.jobs.append(job)
         name = step.node.stage
         self.run.event("started", stage=name, action=step.action, ranks=command.ranks, hosts=job.hosts)
         try:
-            return job.hosts, self._follow(job, live, held)
+            failures = yield from self._follow(job, live, held)
         except BaseException:
-            job.stop(self._grace())
+            self._halt()
+            assert self.deadline is not None
+            job.stop(max(0.0, self.deadline - time.monotonic()))
             live.close(f"  {name:<10} stopped: {stand(work)}")
             raise
+        finally:
+            self.jobs.remove(job)
+        return job.hosts, failures
 
-    def _follow(self, job: Job, live: Live, held: Lease) -> list[Failure]:
+    def _follow(self, job: Job, live: Live, held: Lease) -> Generator[None, None, list[Failure]]:
         """How the job ended; Stopped where it was this run that was told to stop, and its ranks with it."""
-        while (failures := job.wait(0.4)) is None:
+        while (failures := job.wait(LOOK / len(self.jobs))) is None:
             live.poll()
             self.signals.check()
             if held.lost.is_set():
                 held.check()
+            yield
         if any(failure.code in ASKED for failure in failures):
             self.signals.wait(TOLD)
-        live.hear()
-        live.out.erase_line()
+        live.end()
         return failures
 
     def _command(self, step: Step, backend: Backend, folder: Path) -> Command:

@@ -12,7 +12,7 @@ from fmtrain.artifacts.storage import is_ours, owner_of, read_json, read_rows
 from fmtrain.artifacts.store import Store
 from fmtrain.errors import ConfigError, StoreError
 from launch import alive
-from launch.terminal import progress_text, read_progress, table
+from launch.terminal import AND, progress_text, read_progress, table
 
 SHOWN = 15  # runs, the newest
 ASK_EVERY = 10.0  # seconds between two questions to a queue while a log is followed
@@ -98,7 +98,7 @@ def _stages(folder: Path, state: dict[str, Any]) -> list[dict[str, Any]]:
         name = step["stage"]
         planned = {"reuse": "reused", "skip": "skipped"}.get(step["action"], "waiting")
         how = "made" if name in made else "failed" if name in failed else planned
-        if how == "waiting" and state["stage"] == name:
+        if how == "waiting" and name in (state["stage"] or "").split(AND):
             how = {"running": "running", "done": "reused"}.get(state["state"], "unfinished")
         entry = {"stage": name, "state": how, "artifact": made.get(name, {}).get("artifact"), "why": step["reason"]}
         entry["progress"] = read_progress(folder / "stages" / name / "progress.json") if how == "running" else None

@@ -13,6 +13,7 @@ from fmtrain.artifacts.storage import read_left
 from fmtrain.artifacts.worker import SAID
 
 _LEAST = 24  # characters that a wrapped column has, however narrow the terminal
+AND = ", "  # between the names of stages that run side by side
 PLAIN_EVERY = 15.0  # seconds between progress lines where the output is no terminal
 
 
@@ -55,6 +56,9 @@ def table(rows: Sequence[Sequence[str]], columns: int | None = None) -> str:
     return "\n".join(lines)
 
 
+_LIVE: list["Live"] = []  # those that share the terminal's last line
+
+
 class Live:
     """The progress of one stage, read from its `progress.json`."""
 
@@ -63,14 +67,18 @@ class Live:
         out = out or sys.stdout
         self.out = out if isinstance(out, show.Terminal) else show.Terminal(out)
         self.begun, self.last, self.shown = time.monotonic(), time.monotonic(), ""
+        self.now = ""
+        _LIVE.append(self)
 
     def poll(self) -> None:
         """Show how far the stage is, when there is something new to show."""
         self.hear()
         state = read_progress(self.path)
+        self.now = self._line(state)
         if self.out.isatty():
             self.out.erase_line()
-            self.out.write(show.line(self._line(state))[: shutil.get_terminal_size().columns - 1])
+            all_of_them = "  |".join(live.now for live in _LIVE if live.now)
+            self.out.write(show.line(all_of_them)[: shutil.get_terminal_size().columns - 1])
             self.out.flush()
         elif state and time.monotonic() - self.last >= PLAIN_EVERY:
             self.last = time.monotonic()
@@ -93,9 +101,15 @@ class Live:
             self.out.erase_line()
             print(textwrap.indent(text.rstrip("\n"), "    "), file=self.out, flush=True)
 
-    def close(self, line: str) -> None:
+    def end(self) -> None:
+        """Nothing more is to be shown of it."""
         self.hear()
         self.out.erase_line()
+        if self in _LIVE:
+            _LIVE.remove(self)
+
+    def close(self, line: str) -> None:
+        self.end()
         print(line, file=self.out, flush=True)
 
     def _line(self, state: dict[str, Any] | None) -> str:

@@ -18,6 +18,7 @@ from fmtrain.artifacts.storage import append_row, read_left, read_rows
 from fmtrain.artifacts.worker import ERROR
 from fmtrain.errors import Diverged, ExitCode, NodesSilent, Unavailable
 from launch.backends import slurm
+from launch.terminal import AND
 
 FILE = "turns.jsonl"
 AGAIN = "again"  # in this allocation, on the Ray that is there where it is whole
@@ -157,16 +158,16 @@ def stand(work: Path) -> str:
 def standing(run_dir: Path) -> tuple[str, str]:
     """The error that ended the run, kind and first line, and where its stage stood: NAME STEP."""
     state = read_left(run_dir / "run.json", dict)
-    stage = str(state.get("stage") or "")
+    stages = str(state.get("stage") or "").split(AND)
     text = str(state.get("message") or "").partition("\n")[0] if state.get("state") == "failed" else ""
-    error = read_left(run_dir / "stages" / stage / ERROR, dict)
+    error = next(filter(None, (read_left(run_dir / "stages" / stage / ERROR, dict) for stage in stages)), {})
     if text and str(error.get("message") or text + "?").partition("\n")[0] in text:  # it is what ended the run
         text = f"{error['error']}: {text}"
     elif text and state.get("error"):
         text = f"{state['error']}: {text}"
-    prints = [step["fingerprint"] for step in _plan(run_dir) if step["stage"] == stage]
-    steps = [_last_step(work) for name in prints for work in _work(run_dir, name)]
-    return text, f"{stage} {max(steps, default=0)}"
+    prints = [step["fingerprint"] for step in _plan(run_dir) if step["stage"] in stages]
+    steps = [max(map(_last_step, _work(run_dir, name)), default=0) for name in prints]
+    return text, f"{'+'.join(stages)} {sum(steps)}"
 
 
 def _last_step(work: Path) -> int:

@@ -19,6 +19,7 @@ class Launch:
     name: str = MISSING
     ranks: str = "auto"
     cpus_per_rank: Positive = 1
+    parallel: Positive = 1  # stages at a time, where none feeds the other and there are processors and GPUs for both
     interface: str | None = None
     env: list[str] = items()
     grace_seconds: NotNegative | None = (

@@ -57,7 +57,8 @@ def filled(hint: Any, data: Any) -> Any:
     """`data` with the defaults of what it leaves out; a key that does not belong there stays for `load` to refuse."""
     hint = bare(hint)
     if not isinstance(data, dict):
-        return {chooser(hint): data} if hint in OPTIONS and isinstance(data, str) and data != MISSING else data
+        named = isinstance(data, str) and data != MISSING and not data.startswith("${")  # a reference is all of it
+        return {chooser(hint): data} if hint in OPTIONS and named else data
     if typing.get_origin(hint) is dict:
         return {name: filled(typing.get_args(hint)[1], value) for name, value in data.items()}
     if not dataclasses.is_dataclass(hint):

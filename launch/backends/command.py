@@ -63,8 +63,11 @@ class Job(Protocol):
         """None while ranks run, after `timeout` seconds at most; [] when all ended well. One that failed ends the job:
         the failures seen until then, the first that was seen first, and the other ranks are stopped."""
 
+    def ask(self) -> None:
+        """Ask every process to save and leave (SIGTERM)."""
+
     def stop(self, grace: float) -> None:
-        """Ask every process to save and leave (SIGTERM), and kill what is left after `grace` seconds."""
+        """Ask them, and kill what is left after `grace` seconds."""
 
 
 class Backend(Protocol):

@@ -2,10 +2,12 @@
 
 import contextlib
 import ctypes
+import os
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 from fmtrain.artifacts.machine import cpus
 from launch.backends.command import SETTLE, STOP, Command, Failure, meeting, rank_env, worker_env
@@ -27,10 +29,13 @@ if cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0:
 
 
 class InlineJob:
-    def __init__(self, command: Command) -> None:
+    def __init__(self, command: Command, free: list[str] | None = None) -> None:
+        """`free` are GPUs that nobody has; those that the command takes come back to it."""
         self.hosts = [socket.gethostname()] * command.ranks
         self._open = contextlib.ExitStack()
         env = {**worker_env(command), "TMPDIR": self._open.enter_context(scratch())}
+        if free and (gpus := self._open.enter_context(taken(free, command.ranks * command.gpus))):
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         place = [dict[str, str]()]
         if command.ranks > 1:
             file, ranks = self._open.enter_context(meeting()), command.ranks
@@ -58,11 +63,15 @@ class InlineJob:
         self.stop(STOP)
         return list(seen.values())
 
+    def ask(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.terminate()
+
     def stop(self, grace: float) -> None:
         deadline = time.monotonic() + grace
         running = [process for process in self.processes if process.poll() is None]
-        for process in running:
-            process.terminate()
+        self.ask()
         while any(process.poll() is None for process in running) and time.monotonic() < deadline:
             time.sleep(POLL)
         for process in running:
@@ -79,13 +88,26 @@ class InlineBackend:
 
     def __init__(self) -> None:
         self.cpus, self.gpus = cpus(), len(gpu_names())
+        shown = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        self.free = (shown.split(",") if shown else list(map(str, range(self.gpus))))[: self.gpus]
         self.notes: list[str] = []
 
     def node_cpus(self, gpus: int) -> int:
         return self.cpus
 
     def submit(self, command: Command) -> InlineJob:
-        return InlineJob(command)
+        return InlineJob(command, self.free)
+
+
+@contextlib.contextmanager
+def taken(free: list[str], count: int) -> Iterator[list[str]]:
+    """The first so many of `free` for the block; none where there are fewer, and the command sees all."""
+    mine = free[:count] if count <= len(free) else []
+    del free[: len(mine)]
+    try:
+        yield mine
+    finally:
+        free[:] = sorted([*free, *mine])
 
 
 def gpu_names() -> list[str]:

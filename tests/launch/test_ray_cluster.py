@@ -369,3 +369,21 @@ def test_without_a_token_the_user_is_warned(tmp_path: Path) -> None:
     settled = start.settle(LocalRay(auth="disabled"), nobody_asks)
     assert not Path(settled.home).exists(), "who makes it is there to remove it"
     assert any("can run commands as you" in warning for warning in settled.warnings)
+
+
+def test_commands_run_side_by_side(world: World, tmp_path: Path) -> None:
+    """Each hears of its own end alone, and one without room is refused without harm to the others."""
+    job = world.backend.submit(command(tmp_path / "beside", ranks=1))
+    wait_for(lambda: len(list((tmp_path / "beside").glob("seen-*.json"))) == 1, "it runs beside the first")
+    world.backend.config.wait_seconds, before = 1.0, world.backend.config.wait_seconds
+    with pytest.raises(ConfigError, match="found no room within launch.wait_seconds=1"):
+        world.backend.submit(command(tmp_path / "third", ranks=1))
+    world.backend.config.wait_seconds = before
+    assert (job.wait(0.5), world.job.wait(0.5)) == (None, None)
+    (tmp_path / "beside" / "stop").touch()
+    assert wait_for(lambda: job.wait(1.0) == [], "it ends")
+    again = world.backend.submit(command(tmp_path / "again", ranks=1))
+    wait_for(lambda: len(list((tmp_path / "again").glob("seen-*.json"))) == 1, "its room is free")
+    again.ask()
+    again.stop(20.0)
+    assert world.job.wait(0.5) is None

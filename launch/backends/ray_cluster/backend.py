@@ -4,10 +4,12 @@ It waits for nothing without hearing its signals: `check` is called at every tur
 """
 
 import contextlib
+import itertools
 import os
 import socket
 import subprocess
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -52,6 +54,7 @@ class Keeper:
         self.others = descendants(os.getpid())
         ours, theirs = socket.socketpair()
         self.line = Line(ours)
+        self.kept: defaultdict[int | None, deque[Message]] = defaultdict(deque)
         fd = str(theirs.fileno())
         command = module("launch.backends.ray_cluster.keeper", fd, f"recipe={recipe}", f"run={folder.name}")
         with open(folder / LOG, "ab") as log, theirs:
@@ -72,27 +75,39 @@ class Keeper:
         with contextlib.suppress(Closed):  # what there is to know of its end, the next `hear` tells
             self.line.say(kind, **fields)
 
-    def hear(self, timeout: float) -> Message | None:
-        """The keeper's next word, notes printed; None where none comes in time. Raises what it says has failed."""
+    def hear(self, timeout: float, job: int | None = None) -> Message | None:
+        """The keeper's next word, of a job where one is given; None where none comes in time.
+
+        Prints notes, and raises what the keeper says has failed.
+        """
         deadline = time.monotonic() + timeout
         while True:
             self.check()
             try:
-                message = self.line.hear(max(0.0, min(TURN, deadline - time.monotonic())))
+                message = self.next(max(0.0, min(TURN, deadline - time.monotonic())), job)
             except Closed:
                 time.sleep(TURN)  # whoever ended it may have signalled us too
                 self.check()
                 raise RankLost(f"Ray has ended under this run: {self._last_words()}") from None
-            if message is None and time.monotonic() >= deadline:
-                return None
-            if message is not None and message["kind"] == "note":
-                print(f"  {message['text']}", flush=True)
-            elif message is not None and message["kind"] == "refused":
+            if message is not None and message["kind"] == "refused":
                 self.check()
                 kind: type[FmtrainError] = _ERRORS.get(message["error"], RankLost)
                 raise kind(f"{message['message']}{self._mend() if issubclass(kind, RankLost) else ''}")
-            elif message is not None:
+            if message is not None or time.monotonic() >= deadline:
                 return message
+
+    def next(self, timeout: float, job: int | None) -> Message | None:
+        """The next word of a job or of all; what is another job's is kept for it."""
+        if self.kept[job]:
+            return self.kept[job].popleft()
+        message = self.line.hear(timeout)
+        if message is not None and message["kind"] == "note":
+            print(f"  {message['text']}", flush=True)
+            return None
+        if message is not None and message.get("job", job) != job:
+            self.kept[message["job"]].append(message)
+            return None
+        return message
 
     def _last_words(self) -> str:
         with contextlib.suppress(OSError):
@@ -130,6 +145,7 @@ class RayBackend:
 
     def __init__(self, config: LocalRay | Slurm, keeper: Keeper, start: Start) -> None:
         self.config, self.keeper, self.start = config, keeper, start
+        self.numbers = itertools.count()
         ready = keeper.hear(START_WAIT)
         if ready is None:
             raise RankLost(f"Ray did not come up within {START_WAIT:.0f} s; is this machine busy?{keeper._mend()}")
@@ -160,32 +176,36 @@ class RayBackend:
             lacking = environment(command.kind, command.passed)
         ours = of_command(command)
         order = Order(command, ours, lacking, self.config.wait_seconds)
-        self.keeper.tell("submit", order=as_message(order))
-        return RayJob(self.keeper)
+        number = next(self.numbers)
+        self.keeper.tell("submit", job=number, order=as_message(order))
+        return RayJob(self.keeper, number)
 
 
 class RayJob:
-    """A command that the keeper runs; it is placed when this has been made."""
+    """A command that the keeper runs under a number; it is placed when this has been made."""
 
-    def __init__(self, keeper: Keeper) -> None:
-        self.keeper = keeper
+    def __init__(self, keeper: Keeper, number: int) -> None:
+        self.keeper, self.number = keeper, number
         self.hosts: list[str] = self._await("placed")["hosts"]
 
     def _await(self, kind: str) -> Message:
-        while (message := self.keeper.hear(60.0)) is None or message["kind"] != kind:
+        while (message := self.keeper.hear(60.0, self.number)) is None or message["kind"] != kind:
             pass
         return message
 
     def wait(self, timeout: float) -> list[Failure] | None:
-        message = self.keeper.hear(timeout)
+        message = self.keeper.hear(timeout, self.number)
         return None if message is None else [Failure(**failure) for failure in message["failures"]]
+
+    def ask(self) -> None:
+        self.keeper.tell("ask", job=self.number)
 
     def stop(self, grace: float) -> None:
         """The keeper is given a moment beyond `grace`; what it cannot end by then, the reaper does."""
-        self.keeper.tell("stop", grace=grace)
+        self.keeper.tell("stop", job=self.number, grace=grace)
         deadline = time.monotonic() + grace + CLOSE_WAIT
         with contextlib.suppress(Closed):
             while time.monotonic() < deadline:
-                message = self.keeper.line.hear(TURN)
+                message = self.keeper.next(TURN, self.number)
                 if message is not None and message["kind"] in ("stopped", "ended", "refused"):
                     return

@@ -7,7 +7,7 @@ else in the command's folder of logs, which every node sees.
 import contextlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from launch.backends.command import SETTLE, STOP, Command, Failure, meeting, ran
 from launch.backends.ray_cluster.nodes import Node, living, unanswered
 from launch.backends.ray_cluster.rank import Place, Rank, Title
 
+LOOK = 0.5  # seconds that one look for room takes at most
 STRICT_WAIT = 10.0  # seconds for a node for each rank; the last command's resources come back within one
 TELL_AFTER, TELL_EVERY = 5.0, 60.0  # seconds without room after which we say so, and between two such words
 START_WAIT = 120.0  # seconds for an actor that has room to answer
@@ -65,14 +66,25 @@ class RayJob:
         self.futures: list[Any] = []
         self.hosts: list[str] = []
         self._open = contextlib.ExitStack()
+        self._order, self._placing = order, self._room(order, say)
+
+    def placed(self) -> bool:
+        """Whether its ranks have been started, after one more look for room."""
         try:
-            group = self._room(order, say)
-            self._start(group, order)
+            next(self._placing)
+        except StopIteration as found:
+            try:
+                self._start(found.value, self._order)
+            except BaseException:
+                self._end()
+                raise
+            return True
         except BaseException:
             self._end()
             raise
+        return False
 
-    def _room(self, order: Order, say: Callable[[str], None]) -> Any:
+    def _room(self, order: Order, say: Callable[[str], None]) -> Generator[None, None, Any]:
         """A placement group with a bundle for each rank. ConfigError where there is none, at once where there never
         will be; NodesSilent where it may be for nodes that have left."""
         command = order.command
@@ -83,13 +95,17 @@ class RayJob:
         # SPREAD alone looks at what is free at this moment, and doubles up on a node where another is still being freed
         if 1 < command.ranks <= len(nodes):
             group = self._group(bundle, "STRICT_SPREAD")
-            if group.wait(min(STRICT_WAIT, order.wait)):
+            strictly = time.monotonic() + min(STRICT_WAIT, order.wait)
+            while not (found := group.wait(LOOK)) and time.monotonic() < strictly:
+                yield
+            if found:
                 return group
             self.ray.util.remove_placement_group(group)
         group = self._group(bundle, "SPREAD")
         begun = time.monotonic()
         tell = begun + TELL_AFTER
-        while not group.wait(0.5):
+        while not group.wait(LOOK):
+            yield
             self._fitting(what, cpus)
             now = time.monotonic()
             free = self.ray.available_resources()
@@ -193,10 +209,14 @@ class RayJob:
                 found[rank] = Failure(rank, self.hosts[rank], None, f"its actor in Ray is gone: {said}")
         return found
 
-    def stop(self, grace: float) -> None:
+    def ask(self) -> None:
         """As a Job's."""
         for actor in self.actors:
             actor.stop.remote()
+
+    def stop(self, grace: float) -> None:
+        """As a Job's."""
+        self.ask()
         self.ray.wait(self.futures, num_returns=len(self.futures), timeout=grace)
         self._end()
 

@@ -1,7 +1,7 @@
 """The process that holds Ray for one run: `python -m launch.backends.ray_cluster.keeper FD recipe=NAME run=ID`.
 
-It starts or joins Ray, says what there is, and runs one command after the other for the driver at the other end of the
-socket FD. It keeps no state that a run would miss. Signals of a terminal or a queue are the driver's to answer.
+It starts or joins Ray, says what there is, and runs commands for the driver at the other end of the socket FD. It keeps
+no state that a run would miss. Signals of a terminal or a queue are the driver's to answer.
 """
 
 import contextlib
@@ -112,23 +112,38 @@ def _start_options(home: str, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _serve(line: Line, joined: Joined) -> None:
-    """Run what the driver submits, one command at a time, until it is gone or says `close`."""
-    job: RayJob | None = None
+    """Run what the driver submits, each command under its number, until the driver is gone or says `close`."""
+    jobs: dict[int, RayJob] = {}
     while True:
-        asked = line.hear(0.0 if job else 1.0)
+        asked = line.hear(0.0 if jobs else 1.0) or {"kind": ""}
         _own_ray_lives()
-        if asked is not None and asked["kind"] == "close":
+        job = jobs.get(asked.get("job", -1))
+        if asked["kind"] == "close":
             return
-        if asked is not None and asked["kind"] == "submit":
-            job = RayJob(order_of(asked["order"]), joined, lambda text: line.say("note", text=text))
-            line.say("placed", hosts=job.hosts)
-        elif asked is not None and asked["kind"] == "stop" and job is not None:
+        if asked["kind"] == "submit":
+            jobs[asked["job"]] = RayJob(order_of(asked["order"]), joined, lambda text: line.say("note", text=text))
+        elif asked["kind"] == "ask" and job is not None:
+            job.ask()
+        elif asked["kind"] == "stop" and job is not None:
+            del jobs[asked["job"]]
             job.stop(asked["grace"])
-            job = None
-            line.say("stopped")
-        if job is not None and (failures := job.wait(POLL)) is not None:
-            job = None
-            line.say("ended", failures=[asdict(failure) for failure in failures])
+            line.say("stopped", job=asked["job"])
+        for number, one in list(jobs.items()):
+            if said := _turn(one, POLL / len(jobs)):
+                line.say(job=number, **said)
+                if said["kind"] != "placed":
+                    del jobs[number]
+
+
+def _turn(job: RayJob, seconds: float) -> Message | None:
+    """What there is to say of a command after one look at it."""
+    try:
+        if not job.hosts:
+            return {"kind": "placed", "hosts": job.hosts} if job.placed() else None
+        failures = job.wait(seconds)
+    except FmtrainError as e:
+        return {"kind": "refused", "error": type(e).__name__, "message": str(e)}
+    return None if failures is None else {"kind": "ended", "failures": [asdict(failure) for failure in failures]}
 
 
 def _logs() -> Path:
