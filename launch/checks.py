@@ -1,4 +1,4 @@
-"""What a configuration must satisfy as a whole: names, ranks, the environment; what a stage must, its kind checks."""
+"""What a configuration must satisfy as a whole: names, dates, the environment; what a stage must, its kind checks."""
 
 import os
 import re
@@ -14,7 +14,6 @@ from launch.backends.environment import environment
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # the name of a folder: file systems end at 255 bytes, or 143
 STAGE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")  # a key of the configuration, and a folder
-RANKS = re.compile("auto|[1-9][0-9]{0,5}")
 
 
 def check(root: Root) -> None:
@@ -26,8 +25,6 @@ def check(root: Root) -> None:
         if not STAGE.fullmatch(name):
             raise ConfigError(f"stages.{name}: expected letters, digits, '_' and '-', the first a letter")
     _date(root.template_date)
-    if not RANKS.fullmatch(root.launch.ranks):
-        raise ConfigError(f"launch.ranks={root.launch.ranks}: expected auto or a number of ranks, e.g. launch.ranks=2")
     _environment(root.launch)
     at = [At(name, stage, root, stages) for name, stage in stages.items()]
     _artifacts(at)
@@ -63,8 +60,3 @@ def _environment(launch: Launch) -> None:
     """Names of launch.env that cannot be passed on. What is set in a job, its `setup` may say: that is asked there."""
     outside = launch.name == "slurm" and "FMTRAIN_JOB" not in os.environ
     environment("compute", launch.env, dict.fromkeys(launch.env, "") if outside else os.environ)
-
-
-def ranks_of(launch: Launch, gpus: int) -> int:
-    """How many processes a training stage takes where there are so many GPUs in all."""
-    return (gpus or 2) if launch.ranks == "auto" else int(launch.ranks)

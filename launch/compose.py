@@ -125,7 +125,7 @@ def _unparsed(text: str) -> str:
     group = next((g for g in ("recipe", *GROUPS) if text in options(g)), None)
     if group is not None:
         return f"{text!r} is no KEY=VALUE; did you mean {f'{group}={text}'!r}?"
-    return f"{text!r} is no KEY=VALUE, e.g. recipe=quickstart or stages.dpo.objective.beta=0.2"
+    return f"{text!r} is no KEY=VALUE, e.g. recipe=quickstart or seed=2"
 
 
 def _quoted(value: str) -> str:

@@ -47,7 +47,6 @@ from launch.backends.command import Backend, Command, Failure, Job
 from launch.backends.environment import module
 from launch.beside import Work, side_by_side
 from launch.cause import ASKED, cause
-from launch.checks import ranks_of
 from launch.graph import Folder, Node
 from launch.plan import KEPT, Step
 from launch.terminal import AND, Live, duration
@@ -156,7 +155,7 @@ class Driver:
                 print(f"  {note}", flush=True)
             self.run.update(notes=backend.notes)
             for node in [step.node for step in todo if step.node.kind.ranks]:  # before hours of the stages before it
-                ranks = ranks_of(self.run.root.launch, backend.gpus)
+                ranks = self.run.root.launch.count(backend.gpus)
                 node.kind.check_ranks(node.job.stage, f"stages.{node.stage}", ranks)
             most = self.run.root.launch.parallel
             side_by_side(todo, lambda step: self._stage(step, backend), partial(self._fits, backend), most, self._halt)
@@ -286,7 +285,7 @@ class Driver:
     def _command(self, step: Step, backend: Backend, folder: Path) -> Command:
         node, launch = step.node, self.run.root.launch
         gpus = 1 if node.kind.ranks and backend.gpus else 0
-        ranks = ranks_of(launch, backend.gpus) if node.kind.ranks else 1
+        ranks = launch.count(backend.gpus) if node.kind.ranks else 1
         one_gpu = 1 if backend.gpus and node.kind.gpu else 0
         return Command(
             name=node.stage,

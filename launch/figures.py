@@ -27,7 +27,6 @@ from fmtrain.schema.training import Shape
 from launch.backends.inline import gpu_names
 from launch.backends.slurm_script import gpu_type, gpus_per_node
 from launch.base import size_in, tokens_in
-from launch.checks import ranks_of
 from launch.graph import Folder
 from launch.plan import KEPT, Step
 
@@ -157,7 +156,7 @@ def _last_time(step: Step, machine: Machine, launch: Launch, store: Store) -> fl
         scale = now / then if then and now else 1.0
         return kind.seconds + max(0.0, manifest.seconds - kind.seconds) * scale
     device = str(manifest.numerics.get("device", "")).lower()
-    same = device == (machine.gpu or "cpu") and manifest.numerics.get("ranks") == ranks_of(launch, machine.gpus)
+    same = device == (machine.gpu or "cpu") and manifest.numerics.get("ranks") == launch.count(machine.gpus)
     try:
         before = kind.amount(manifest.payload["job"], manifest.counts["rows"])
         spent, parameters = float(manifest.metrics["seconds"]), float(manifest.counts["parameters"])
@@ -175,7 +174,7 @@ def _estimate(step: Step, machine: Machine, launch: Launch) -> float | None:
         speed = machine.flops(stage.precision)
         if shape is None or amount is None or amount.tokens is None or speed is None:
             return None
-        ranks = ranks_of(launch, machine.gpus)
+        ranks = launch.count(machine.gpus)
         used = ranks / machine.gpus if machine.gpus else ranks * launch.cpus_per_rank / machine.cpus
         return kind.seconds + amount.tokens * shape.flops(stage.sequence_length) / (speed * min(1.0, used))
     megabytes = _megabytes(step)

@@ -64,26 +64,25 @@ def node(data: Any, key: str) -> Any:
 
 # What other trainers call a setting -> what it is called here, below a stage.
 _ELSEWHERE = {
-    "learning_rate": "optim.lr", "lr": "optim.lr", "weight_decay": "optim.weight_decay", "adam_beta1": "optim.beta1",
-    "adam_beta2": "optim.beta2", "max_grad_norm": "optim.max_grad_norm", "dtype": "precision", "bf16": "precision",
-    "torch_dtype": "precision", "warmup_steps": "schedule.warmup_steps",
-    "lr_scheduler_type": "schedule", "lr_scheduler": "schedule", "num_train_epochs": "epochs", "num_epochs": "epochs",
-    "max_steps": "steps", "train_steps": "steps", "max_seq_length": "sequence_length", "max_length": "sequence_length",
-    "seq_length": "sequence_length", "seq_len": "sequence_length", "cutoff_len": "sequence_length",
-    "batch_size": "global_batch_size", "train_batch_size": "global_batch_size",
-    "gradient_accumulation_steps": "global_batch_size", "per_device_train_batch_size": "micro_batch_size",
-    "micro_batch_size_per_gpu": "micro_batch_size", "logging_steps": "log_every", "beta": "objective.beta",
-    "dpo_beta": "objective.beta", "zero_stage": "zero.stage", "mlm_probability": "objective.mask_probability",
+    "learning_rate": "optim.lr", "adam_beta1": "optim.beta1", "adam_beta2": "optim.beta2", "dtype": "precision",
+    "bf16": "precision", "torch_dtype": "precision", "lr_scheduler_type": "schedule", "lr_scheduler": "schedule",
+    "num_train_epochs": "epochs", "num_epochs": "epochs", "max_steps": "steps", "train_steps": "steps",
+    "max_seq_length": "sequence_length", "max_length": "sequence_length", "seq_length": "sequence_length",
+    "seq_len": "sequence_length", "cutoff_len": "sequence_length", "batch_size": "global_batch_size",
+    "train_batch_size": "global_batch_size", "gradient_accumulation_steps": "global_batch_size",
+    "per_device_train_batch_size": "micro_batch_size", "micro_batch_size_per_gpu": "micro_batch_size",
+    "logging_steps": "log_every", "zero_stage": "zero.stage", "mlm_probability": "objective.mask_probability",
 }  # fmt: skip
 
 
 def elsewhere(key: str, known: list[str]) -> str | None:
-    """What a setting is called here that another trainer calls so: of the stage that is named, else of the first."""
+    """The whole key of a setting that is given by its last part, or as another trainer calls it: of the stage that is
+    named, else of the first that has it."""
     head, _, last = key.rpartition(".")
     staged = head.startswith("stages.") and head.count(".") == 1
-    if last not in _ELSEWHERE or not (not head or (staged and head in known)):  # else another part is misspelt
+    if head and not (staged and head in known):  # another part is misspelt
         return None
-    ours, stage = _ELSEWHERE[last], f"{head}." if staged else "stages."
+    ours, stage = _ELSEWHERE.get(last, last), f"{head}." if staged else "stages."
     return next((name for name in known if name.startswith(stage) and name.endswith(f".{ours}")), None)
 
 

@@ -71,9 +71,10 @@ def _next(steps: list[Step], model: Artifact, recipe: str, overrides: Sequence[s
     prompt = trained[-1][1].prompt if trained else Objective.prompt
     if recipe.startswith("quickstart") and prompt == Objective.prompt:
         prompt = ("def add(a, b):",)
-    key, values = "seed", ("2", "3")
-    if betas := [name for name, objective in trained if hasattr(objective, "beta")]:
-        key, values = f"stages.{betas[-1]}.objective.beta", ("0.2", "0.3")
+    key, *values = ("seed", "2", "3")
+    for name, objective in trained:
+        if objective.tries:
+            key, values = f"stages.{name}.objective.{objective.tries[0]}", [*objective.tries[1:]]
     given = {name.lstrip("+"): value for name, _, value in (o.partition("=") for o in overrides)}
     change = f"{key}={values[0] if given.get(key) != values[0] else values[1]}"
     kept = [o for o in overrides if o.partition("=")[0].lstrip("+") != key]

@@ -11,12 +11,10 @@ from fmtrain.kinds.table import KINDS
 from fmtrain.schema.options import OPTIONS
 from launch.compose import compose
 from launch.recipes import options
-from tests.test_layers import modules
+from tests.test_layers import ROOT, modules
 
 FOLDER = {"finetune": ["model.path=/x"]}
 NAMES = {name for r in options("recipe") for name in compose([f"recipe={r}", *FOLDER.get(r, [])]).stages}
-# Examples of what to type: in help, and in the answer to a word that is no override.
-SHOWN = {("launch.verbs.parser", "stages.dpo"), ("launch.compose", "stages.dpo")}
 CHOOSING = (  # kinds, and the tables that choose by the class of an option
     "fmtrain.kinds.", "launch.sources", "launch.verbs.run", "launch.backends.", "fmtrain.train.optim",
     "fmtrain.train.schedule", "fmtrain.models.build", "data_pipelines.vocabulary", "data_pipelines.stages.",
@@ -37,7 +35,7 @@ def test_no_stage_is_known_by_its_name(module: str) -> None:
     named = re.compile(rf"stages\.({'|'.join(NAMES)})\b")
     tree = ast.parse(modules()[module].read_text())
     found = {match[0] for text in strings(tree) for match in named.finditer(text) if "data_pipelines" not in text}
-    assert {(module, name) for name in found} <= SHOWN
+    assert not found
     kinds = {kind.name for kind in KINDS.values()} | {kind.makes for kind in KINDS.values()} | set(OPTIONS[Objective])
     assert not (NAMES - kinds) & set(strings(tree))  # a name that means nothing else
 
@@ -57,3 +55,35 @@ def _asserted(call: ast.Call, module: str) -> bool:
     """An assertion tells a type checker what a table has chosen already."""
     tree = ast.parse(modules()[module].read_text())
     return any(ast.unparse(call) in ast.unparse(node.test) for node in ast.walk(tree) if isinstance(node, ast.Assert))
+
+
+# A setting that everybody changes -> the class that has it.
+SETTINGS = {"objective.beta": "Dpo", "dedup.threshold": "Dedup", "launch.ranks": "Launch"}
+CALLED = {"cfg", "config", "learnt", "scored"}  # what settings are called where they are used, beside their group
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_the_way_of_a_value_is_short(setting: str) -> None:
+    """A file names a setting where it declares the field, reads it of what holds such settings, asks for it by name,
+    writes its key (in a message too), or gives it a value (conf/). What is counted is files, outside docs and tests."""
+    group, _, field = setting.partition(".")
+    files = {name for name, path in modules().items() if _names(ast.parse(path.read_text()), setting)}
+    for path in (ROOT / "conf").rglob("*.yaml"):
+        held = rf"^{field}:" if path.parent.name == group else rf"\b{group}: *\{{[^}}]*\b{field}:"
+        if re.search(held, path.read_text(), re.MULTILINE):
+            files.add(str(path.relative_to(ROOT)))
+    assert len(files) <= 4, sorted(files)
+
+
+def _names(tree: ast.Module, setting: str) -> bool:
+    group, _, field = setting.partition(".")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and node.name == SETTINGS[setting]:
+            return any(isinstance(n, ast.AnnAssign) and ast.unparse(n.target) == field for n in node.body)
+        read = isinstance(node, ast.Attribute) and node.attr == field
+        if read and ast.unparse(node.value).rpartition(".")[2] in {group, *CALLED}:
+            return True
+        asked = isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr")
+        if asked and ast.unparse(node.args[1]) == repr(field):
+            return True
+    return any(setting in text for text in strings(tree))

@@ -28,6 +28,7 @@ class Objective:
     blank: ClassVar[bool] = False  # whether it may start from random weights
     forwards: ClassVar[int] = 1  # rows that go through the model, for a row of the batch
     prompt: ClassVar[tuple[str, ...]] = ("Say hello.",)  # words after `fmtrain generate MODEL` for a first try
+    tries: ClassVar[tuple[str, ...]] = ()  # a setting of it, and two values that are worth a second run
 
     def roles(self) -> list[Role]:
         """The inputs that it needs beside the model."""
@@ -78,6 +79,7 @@ class Dpo(Objective):
 
     name: str = "dpo"
     beta: AboveZero = 0.1
+    tries: ClassVar[tuple[str, ...]] = ("beta", "0.2", "0.3")
     forwards: ClassVar[int] = 2
 
     def roles(self) -> list[Role]:

@@ -66,8 +66,8 @@ class Train(Kind):
 
     def check(self, at: At) -> None:
         check_stage(at.cfg, at.key)
-        if at.root.launch.ranks != "auto":
-            check_ranks(at.cfg, at.key, int(at.root.launch.ranks))
+        if (ranks := at.root.launch.told) is not None:
+            check_ranks(at.cfg, at.key, ranks)
 
     def check_ranks(self, cfg: TrainStage, key: str, ranks: int) -> None:
         check_ranks(cfg, key, ranks)
@@ -215,5 +215,5 @@ def check_ranks(cfg: TrainStage, at: str, ranks: int) -> None:
         mend = f"{at}.micro_batch_size={fits} (the same result)"
     raise ConfigError(
         f"{at}.global_batch_size={cfg.global_batch_size} is not a multiple of "
-        f"{at}.micro_batch_size={cfg.micro_batch_size} times {ranks} ranks (launch.ranks); e.g. {mend}"
+        f"{at}.micro_batch_size={cfg.micro_batch_size} times {ranks} ranks; e.g. {mend}"
     )

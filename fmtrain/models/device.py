@@ -27,7 +27,7 @@ def device() -> torch.device:
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if local >= torch.cuda.device_count():
         raise ConfigError(
-            f"launch.ranks: local rank {local} has no GPU of its own, this machine has {torch.cuda.device_count()}; "
+            f"local rank {local} has no GPU of its own, this machine has {torch.cuda.device_count()}; "
             "start at most one rank a GPU"
         )
     torch.cuda.set_device(local)

@@ -158,6 +158,8 @@ def _reference(cls: type, made: dict[str, Any], key: str = "", name: str = "") -
 
 
 def _limits(limits: Limits) -> dict[str, Any]:
+    if limits.pattern:
+        return {"pattern": f"^({limits.pattern})$"}
     if limits.choices:
         return {"enum": list(limits.choices)}
     ends = {

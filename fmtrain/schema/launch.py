@@ -7,6 +7,10 @@ from fmtrain.schema.fields import MISSING, items
 from fmtrain.schema.limits import Count, Limits, NotNegative, Positive
 from fmtrain.schema.options import options
 
+Ranks = Annotated[
+    str, Limits(pattern="auto|[1-9][0-9]{0,5}", form="auto or a number of ranks", such="2")
+]  # of one training
+
 
 @dataclass
 class Launch:
@@ -17,14 +21,22 @@ class Launch:
     """
 
     name: str = MISSING
-    ranks: str = "auto"
+    ranks: Ranks = "auto"
     cpus_per_rank: Positive = 1
     parallel: Positive = 1  # stages at a time, where none feeds the other and there are processors and GPUs for both
     interface: str | None = None
     env: list[str] = items()
-    grace_seconds: NotNegative | None = (
-        None  # that a stage has to save when asked to stop; unless told, until the end is
-    )
+    # that a stage has to save when asked to stop; unless told, until the end is
+    grace_seconds: NotNegative | None = None
+
+    def count(self, gpus: int) -> int:
+        """How many processes a training takes where there are so many GPUs in all."""
+        return self.told or gpus or 2
+
+    @property
+    def told(self) -> int | None:
+        """The ranks that were asked for; None where that is left to the machine."""
+        return None if self.ranks == "auto" else int(self.ranks)
 
 
 @dataclass

@@ -6,6 +6,7 @@
 A list's limits stand in the type of its elements.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,15 +15,21 @@ GREATEST = 2**63 - 1  # no whole number is above it, whatever its field
 
 @dataclass(frozen=True)
 class Limits:
-    """Both ends closed (`least`, `greatest`) or open (`above`, `below`), or a few choices. None is no limit."""
+    """Both ends closed (`least`, `greatest`) or open (`above`, `below`), a few choices, or texts of a form, with an
+    example of it. None is no limit."""
 
     least: float | None = None
     greatest: float | None = None
     above: float | None = None
     below: float | None = None
     choices: tuple[Any, ...] = ()
+    pattern: str = ""  # a regular expression, of the whole
+    form: str = ""  # the pattern in words
+    such: str = ""
 
     def hold(self, value: Any) -> bool:
+        if self.pattern:
+            return re.fullmatch(self.pattern, value) is not None
         if self.choices:
             return value in self.choices
         return (
@@ -34,6 +41,8 @@ class Limits:
 
     def __str__(self) -> str:
         """What a value is to be: `one of cut, drop`, `a number above 0 and at most 1`."""
+        if self.pattern:
+            return self.form
         if self.choices:
             return f"one of {', '.join(map(str, self.choices))}"
         if self.least is not None and self.greatest is not None:
@@ -43,8 +52,8 @@ class Limits:
 
     def example(self) -> Any:
         """A value within the limits, for a message about a field without a default."""
-        if self.choices:
-            return self.choices[0]
+        if self.pattern or self.choices:
+            return self.such or self.choices[0]
         return next(v for v in (self.least, self.greatest, 1, 0.5, 0) if v is not None and self.hold(v))
 
 

@@ -119,7 +119,7 @@ def _limited(hint: Any, data: Any, path: str, default: Any) -> Any:
     if limits.hold(value):
         return value
     near = difflib.get_close_matches(str(value), [str(c) for c in limits.choices], 1)
-    example = near[0] if near else limits.example() if default is None else default
+    example = near[0] if near else limits.such or (limits.example() if default is None else default)
     key, _, in_list = path.partition("[")
     raise ConfigError(f"{path}: {value!r} is not {limits}; e.g. {key}={f'[{example}]' if in_list else example}")
 

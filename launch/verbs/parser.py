@@ -10,7 +10,7 @@ from typing import NoReturn, TypeAlias
 from launch.status import DEFAULT_STORE
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-OVERRIDES = "Hydra overrides, e.g. recipe=quickstart stages.dpo.objective.beta=0.2 objective@stages.dpo.objective=dpo"
+OVERRIDES = "Hydra overrides, e.g. recipe=quickstart seed=2 model=llama_tiny"
 
 
 class Parser(argparse.ArgumentParser):

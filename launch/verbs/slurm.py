@@ -21,7 +21,6 @@ from fmtrain.schema.root import Root
 from launch import driver
 from launch.backends import slurm, slurm_script
 from launch.backends.environment import module
-from launch.checks import ranks_of
 from launch.recipes import is_file
 
 
@@ -84,7 +83,7 @@ def check_room(root: Root, config: Slurm) -> None:
     if not training:
         return
     each = slurm_script.gpus_per_node(config)
-    ranks = ranks_of(config, each * config.nodes)
+    ranks = config.count(each * config.nodes)
     if each and ranks > each * config.nodes:
         raise ConfigError(
             f"launch.ranks={ranks}: {config.nodes} node(s) with {each} GPUs have one for {each * config.nodes} ranks; "

@@ -185,7 +185,7 @@ def one_edit(a: str, b: str) -> bool:
         (["stages.pretrain=null"], ["stages.sft", "model=hf"]),
         (["recipe=finetune"], ["model.path"]),
         (["recipe=quickstart_mlm", "stages.dpo.objective.beta=0.3"], ["stages.dpo", "recipe=quickstart_mlm"]),
-        (["launch.ranks=three"], ["launch.ranks=three"]),
+        (["launch.ranks=three"], ["launch.ranks", "'three'", "launch.ranks=2"]),
         (["stages.dpo.objective.beta=big"], ["stages.dpo.objective.beta", "big"]),
     ],
 )
