@@ -21,6 +21,7 @@ from fmtrain.schema.root import Root
 from launch import driver
 from launch.backends import slurm, slurm_script
 from launch.backends.environment import module
+from launch.keys import GROUPS
 from launch.recipes import is_file
 
 
@@ -43,6 +44,8 @@ def submit(root: Root, config: Slurm, store: Store, args: argparse.Namespace) ->
     with disk_errors(store.root):
         private_dir(folder)
         args.overrides = _kept(args.overrides, folder)
+        if args.config_dir:
+            where = [f"--config-dir={_kept_options(args.config_dir, folder / 'options').absolute()}"]
         shown = redact.shown_in(args.overrides)
         words = module("launch.cli", "run", *where, *shown)
         _record_queued(folder, root, shown)
@@ -75,6 +78,14 @@ def _kept(overrides: list[str], folder: Path) -> list[str]:
             word = "recipe='" + copy.replace("'", "\\'") + "'"
         found.append(word)
     return found
+
+
+def _kept_options(given: Path, folder: Path) -> Path:
+    """A copy of the options in `given`."""
+    for file in (path for group in (*GROUPS, "recipe") for path in (given / group).glob("*.yaml")):
+        private_dir(folder / file.parent.name)
+        shutil.copyfile(file, folder / file.parent.name / file.name)
+    return private_dir(folder)
 
 
 def check_room(root: Root, config: Slurm) -> None:

@@ -13,7 +13,7 @@ from fmtrain.schema.rules import Filter
 from launch.cli import main
 from launch.compose import compose
 from launch.recipes import comment, option, options
-from launch.verbs.slurm import _kept
+from launch.verbs.slurm import _kept, _kept_options
 
 MINE = """# My own.
 defaults:
@@ -235,3 +235,13 @@ def test_a_full_disk_is_no_fault_of_the_recipe(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     with pytest.raises(StoreError, match="none can be made .*set TMPDIR"):
         compose([f"recipe={tmp_path}/mine.yaml"])
+
+
+def test_a_job_of_a_queue_keeps_the_options_of_a_folder(tmp_path: Path) -> None:
+    for group in ("stage", "notes"):
+        (tmp_path / "own" / group).mkdir(parents=True)
+        (tmp_path / "own" / group / "gentle.yaml").write_text("kind: train\nobjective: {name: sft}\nepochs: 1\n")
+    kept = _kept_options(tmp_path / "own", tmp_path / "run")
+    (tmp_path / "own" / "stage" / "gentle.yaml").unlink()
+    assert options("stage", kept) == sorted([*options("stage"), "gentle"])
+    assert [p.name for p in kept.iterdir()] == ["stage"]  # nothing that is no option
