@@ -13,9 +13,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from fmtrain import redact, show
@@ -48,6 +47,7 @@ from launch.cause import ASKED, cause
 from launch.checks import ranks_of
 from launch.graph import Folder, Node
 from launch.plan import Step
+from launch.signals import Signals, Stopped
 from launch.terminal import Live, duration
 from launch.turns import stand
 
@@ -59,39 +59,6 @@ INLINE_BYTES = 1 << 28  # of input for each task, where they run one after anoth
 
 def new_run_id() -> str:
     return datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
-
-
-class Stopped(BaseException):  # as KeyboardInterrupt: no fault that anything on the way could mend or explain
-    """A signal asked this run to end."""
-
-    def __init__(self, number: int) -> None:
-        name = signal.Signals(number).name
-        super().__init__(f"{name}: {show.CLOSED}" if number == signal.SIGHUP else name)
-        self.number = number
-
-
-class Signals:
-    """Remembers SIGINT, SIGTERM, SIGUSR1 and SIGHUP (unless nohup ignores it); the driver looks between two polls."""
-
-    def __init__(self) -> None:
-        self.number: int | None = None
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
-            if signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, self._remember)
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.number = self.number or number
-
-    def check(self) -> None:
-        if self.number is not None:
-            raise Stopped(self.number)
-
-    def wait(self, seconds: float) -> None:
-        """Look for so long: a queue signals a job's processes one after the other."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            self.check()
-            time.sleep(0.02)
 
 
 class Run:
@@ -301,10 +268,22 @@ class Driver:
         print(f"  {step.node.stage:<10} {text}", flush=True)
 
 
-def run(root: Root, steps: list[Step], store: Store, run_id: str, overrides: list[str]) -> int:
-    """Execute a planned run; the exit code. Every failure is one message on stderr and a state in run.json."""
+@dataclass
+class Ended:
+    """How a run ended: what its stages made, or what stopped it, and that in words."""
+
+    code: int
+    made: dict[str, Artifact] = field(default_factory=dict)
+    error: BaseException | None = None
+    message: str = ""
+
+
+def run(root: Root, steps: list[Step], store: Store, run_id: str, overrides: list[str]) -> Ended:
+    """Execute a planned run. Whatever ends it is a state in run.json; what is nobody's setting is raised."""
     signals = Signals()
     state, code, message, kind = "failed", int(ExitCode.INTERNAL), "", ""
+    error: BaseException | None = None
+    made: dict[str, Artifact] = {}
     record: Run | None = None
     try:
         with disk_errors(store.root):
@@ -315,24 +294,22 @@ def run(root: Root, steps: list[Step], store: Store, run_id: str, overrides: lis
             begun = time.monotonic()
             driver.execute()
             _finish(driver, time.monotonic() - begun)
-        state, code = "done", int(ExitCode.DONE)
+        state, code, made = "done", int(ExitCode.DONE), driver.made
     except Stopped as e:
+        error = e
         interrupted = e.number == signal.SIGINT
         state, code = ("interrupted", ExitCode.INTERRUPTED) if interrupted else ("requeue", ExitCode.REQUEUE)
         message = f"stopped by {e}; the same command goes on from what is saved"
     except FmtrainError as e:
-        code, message, kind = int(e.exit_code), str(e), type(e).__name__
+        error, code, message, kind = e, int(e.exit_code), str(e), type(e).__name__
         state = "requeue" if code == ExitCode.REQUEUE else "failed"
-    except BrokenPipeError:  # `fmtrain run | head`: nobody reads what we print, and the run is recorded all the same
+    except BrokenPipeError as e:  # `fmtrain run | head`: nobody reads what we print; the run is recorded all the same
         show.nobody_listens()
-        state, code, message = "interrupted", ExitCode.INTERRUPTED, "standard output was closed"
+        error, state, code, message = e, "interrupted", ExitCode.INTERRUPTED, "standard output was closed"
     finally:
-        if message:
-            with contextlib.suppress(OSError):
-                print(f"error: {message}" if state == "failed" else message, file=sys.stderr, flush=True)
         if record is not None:
             _close(record, state, int(code), message, kind)
-    return int(code)
+    return Ended(int(code), made, error, f"error: {message}" if state == "failed" and message else message)
 
 
 def _close(record: Run, state: str, code: int, message: str, error: str) -> None:

@@ -25,6 +25,11 @@ def plan_table(steps: list[Step]) -> str:
     return table(rows) + (f"\nin all ~{duration(total)}" if total else "\nnothing to run")
 
 
+def plan_text(steps: list[Step], left_out: Sequence[str]) -> str:
+    """All that `fmtrain plan` says: the table, and what has no stage here and why."""
+    return "\n".join([plan_table(steps), *left_out])
+
+
 def summary(
     steps: list[Step],
     made: dict[str, Artifact],

@@ -18,7 +18,7 @@ NAMES = {name for r in options("recipe") for name in compose([f"recipe={r}", *FO
 # Examples of what to type: in help, and in the answer to a word that is no override.
 SHOWN = {("launch.verbs.parser", "stages.dpo"), ("launch.compose", "stages.dpo")}
 CHOOSING = (  # kinds, and the tables that choose by the class of an option
-    "fmtrain.kinds.", "launch.sources", "launch.verbs.run", "launch.backends.", "fmtrain.train.optim",
+    "fmtrain.kinds.", "launch.sources", "launch.start", "launch.backends.", "fmtrain.train.optim",
     "fmtrain.train.schedule", "fmtrain.models.build", "data_pipelines.vocabulary", "data_pipelines.stages.",
 )  # fmt: skip
 
