@@ -8,8 +8,12 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from fmtrain import show
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @show.command
@@ -35,20 +39,34 @@ def write(folder: Path, prompt: str, max_new_tokens: int, temperature: float, se
     from fmtrain.evaluate import samples
     from fmtrain.evaluate.inputs import task_of
     from fmtrain.evaluate.scoring import use_all_cpus
-    from fmtrain.models import load_model, load_tokenizer
     from fmtrain.models.device import device
 
     use_all_cpus()
-    task = task_of(folder)
-    tokenizer = load_tokenizer(folder)
-    model = load_model(folder, task, tokenizer).to(device())
-    if task == "masked":
+    model, tokenizer = load(folder)
+    model.to(device())
+    if task_of(folder) == "masked":
         return samples.fill_masks(model, tokenizer, prompt)[0]
     if tokenizer.chat_template and not raw:
         ids = samples.chat_prompt(tokenizer, [{"role": "user", "content": prompt}])
     else:
         ids = samples.text_prompt(tokenizer, prompt)
     return samples.continue_prompts(model, tokenizer, [ids], max_new_tokens, temperature, seed)[0]
+
+
+class Loaded(NamedTuple):
+    """What `load` gives: `model, tokenizer = load(folder)`."""
+
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+
+
+def load(folder: Path) -> Loaded:
+    """The model of a Hugging Face folder, for what its config says, and its tokenizer; fp32, in evaluation mode."""
+    from fmtrain.evaluate.inputs import task_of
+    from fmtrain.models import load_model, load_tokenizer
+
+    tokenizer = load_tokenizer(folder)
+    return Loaded(load_model(folder, task_of(folder), tokenizer), tokenizer)
 
 
 if __name__ == "__main__":

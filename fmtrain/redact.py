@@ -5,9 +5,11 @@ so does all that is printed (fmtrain.show). A secret is known by its form (a use
 its name (a variable called TOKEN), or because a configuration took it from the environment.
 """
 
+import contextlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -73,6 +75,19 @@ def refer(key: str, reference: str, value: Any) -> None:
         learn(text, reference)
     for name in re.findall(r"\$\{oc\.env:\s*(\w+)", reference):
         learn(os.environ.get(name, ""), f"${{oc.env:{name}}}")
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """What is learnt within is forgotten behind it: the next configuration that this process plans has its own."""
+    known, references = dict(_known), dict(_references)
+    try:
+        yield
+    finally:
+        for mine, before in ((_known, known), (_references, references)):
+            mine.clear()
+            mine.update(before)
+        _compiled.clear()
 
 
 def forget_references() -> None:

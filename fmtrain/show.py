@@ -98,6 +98,7 @@ class Terminal(io.TextIOBase):
 
     def __init__(self, under: TextIO | None, *, lossy: bool = False) -> None:
         self.under, self.lossy, self.gone = under, lossy, ""
+        self._errors = under.errors if isinstance(under, io.TextIOWrapper) else None
         if isinstance(under, io.TextIOWrapper):
             under.reconfigure(errors="backslashreplace")
 
@@ -146,6 +147,12 @@ class Terminal(io.TextIOBase):
             closed = stat.S_ISCHR(os.fstat(self.fileno()).st_mode) and e.errno in (errno.EIO, errno.ENXIO)
             self.lose(CLOSED if closed else f"{self.under.name} cannot be written: {e.strerror}")
 
+    def give_back(self) -> None:
+        """Leave the stream as it was found: a notebook goes on with it."""
+        if isinstance(self.under, io.TextIOWrapper) and self._errors is not None and not self.gone:
+            with contextlib.suppress(OSError):  # it flushes, and whoever prints next hears of it
+                self.under.reconfigure(errors=self._errors)
+
     def lose(self, why: str) -> None:
         """Drop what is printed from now on, what is buffered still, and what children print."""
         self.gone = why
@@ -167,6 +174,9 @@ def terminal() -> Iterator[Terminal]:
         yield out
     finally:
         sys.stdout, sys.stderr = before
+        for one, stream in zip((out, err), before, strict=True):
+            if one is not stream:
+                one.give_back()
 
 
 @contextlib.contextmanager

@@ -5,18 +5,15 @@ what lies in work/. Knows plan, store and backend; knows nothing of Hydra and no
 """
 
 import contextlib
-import datetime
 import os
-import secrets
 import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Generator
-from dataclasses import asdict, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from fmtrain import redact, show
@@ -27,13 +24,10 @@ from fmtrain.artifacts.remote import is_url
 from fmtrain.artifacts.sources import BESIDE, HUB
 from fmtrain.artifacts.stage import Source, Stage, forget_secrets, write_stage
 from fmtrain.artifacts.storage import (
-    append_row,
     disk_errors,
     list_files,
-    private_dir,
     read_sealed,
     unwatched,
-    write_json,
 )
 from fmtrain.artifacts.store import Store
 from fmtrain.artifacts.worker import RESULT
@@ -49,6 +43,8 @@ from launch.beside import Work, side_by_side
 from launch.cause import ASKED, cause
 from launch.graph import Folder, Node
 from launch.plan import KEPT, Step
+from launch.record import Run, now
+from launch.signals import Signals, Stopped
 from launch.terminal import AND, Live, duration
 from launch.turns import stand
 
@@ -57,76 +53,6 @@ TOLD = 2.0  # seconds within which this process is told to stop, where its ranks
 REPORT = "report.html"
 LEAST_TASKS = 4  # of a stage that fans out, unless it says how many
 INLINE_BYTES = 1 << 28  # of input for each task, where they run one after another: what an interrupted run may lose
-
-
-def new_run_id() -> str:
-    return datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
-
-
-class Stopped(BaseException):  # as KeyboardInterrupt: no fault that anything on the way could mend or explain
-    """A signal asked this run to end."""
-
-    def __init__(self, number: int) -> None:
-        name = signal.Signals(number).name
-        super().__init__(f"{name}: {show.CLOSED}" if number == signal.SIGHUP else name)
-        self.number = number
-
-
-class Signals:
-    """Remembers SIGINT, SIGTERM, SIGUSR1 and SIGHUP (unless nohup ignores it); the driver looks between two polls."""
-
-    def __init__(self) -> None:
-        self.number: int | None = None
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
-            if signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, self._remember)
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.number = self.number or number
-
-    def check(self) -> None:
-        if self.number is not None:
-            raise Stopped(self.number)
-
-    def wait(self, seconds: float) -> None:
-        """Look for so long: a queue signals a job's processes one after the other."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            self.check()
-            time.sleep(0.02)
-
-
-class Run:
-    """The folder `runs/<id>/` of one run and what is recorded there."""
-
-    def __init__(self, store: Store, run: str, root: Root, overrides: list[str]) -> None:
-        self.store, self.id, self.root = store, run, root
-        self.folder = private_dir(store.run_dir(run))
-        self.state: dict[str, Any] = {
-            **asdict(lease.owner(run)),
-            "recipe": root.recipe,
-            "overrides": redact.shown_in(overrides),
-            "launch": root.launch.name,
-            "state": "running",
-            "stage": None,
-            "begun": _now(),
-            "notes": [],
-        }
-
-    def record(self, steps: list[Step]) -> None:
-        write_json(self.folder / "config.json", redact.as_given(dump(self.root)))
-        plan = [
-            {"stage": s.node.stage, "action": s.action, "reason": s.reason, "fingerprint": s.fingerprint} for s in steps
-        ]
-        write_json(self.folder / "plan.json", redact.shown_in(plan))
-        self.update()
-
-    def update(self, **changes: Any) -> None:
-        self.state.update(redact.shown_in(changes))
-        write_json(self.folder / "run.json", self.state)
-
-    def event(self, name: str, **data: Any) -> None:
-        append_row(self.folder / "events.jsonl", {"time": _now(), "event": name, **redact.shown_in(data)})
 
 
 class Driver:
@@ -198,7 +124,7 @@ class Driver:
         name = step.node.name
         if found.manifest.name == name:
             return found
-        fields = {"name": name, "stage": step.node.stage, "run": self.run.id, "created": _now()}
+        fields = {"name": name, "stage": step.node.stage, "run": self.run.id, "created": now()}
         return self.store.under(found, self.signals.check, **fields)
 
     def _work(self, step: Step, backend: Backend, work: Path, held: Lease) -> Work:
@@ -325,7 +251,7 @@ class Driver:
             kind=node.kind.makes, name=node.name, version=0, fingerprint=step.fingerprint,
             payload=redact.shown_in(step.payload),
             parents=parents, stage=node.stage, revision=node.kind.revision, code=step.code, run=self.run.id,
-            created=_now(), seconds=result["seconds"], git=provenance.git(), packages=provenance.packages(),
+            created=now(), seconds=result["seconds"], git=provenance.git(), packages=provenance.packages(),
             host=provenance.host(), numerics=result["numerics"], counts=result["counts"], metrics=result["metrics"],
             files=result["files"],
         )  # fmt: skip
@@ -336,45 +262,57 @@ class Driver:
         print(f"  {step.node.stage:<10} {text}", flush=True)
 
 
-def run(root: Root, steps: list[Step], store: Store, run_id: str, overrides: list[str]) -> int:
-    """Execute a planned run; the exit code. Every failure is one message on stderr and a state in run.json."""
+@dataclass
+class Ended:
+    """How a run ended: what its stages made, or what stopped it, and that in words."""
+
+    code: int
+    made: dict[str, Artifact] = field(default_factory=dict)
+    error: BaseException | None = None
+    message: str = ""
+
+
+def run(
+    root: Root, steps: list[Step], store: Store, run_id: str, overrides: list[str], config_dir: Path | None = None
+) -> Ended:
+    """Execute a planned run. Whatever ends it is a state in run.json; what is nobody's setting is raised."""
     signals = Signals()
     state, code, message, kind = "failed", int(ExitCode.INTERNAL), "", ""
+    error: BaseException | None = None
+    made: dict[str, Artifact] = {}
     record: Run | None = None
     try:
         with disk_errors(store.root):
-            record = Run(store, run_id, root, overrides)
+            record = Run(store, run_id, root, overrides, config_dir)
             record.record(steps)
             alive.forget_secrets(store)
             driver = Driver(record, steps, signals)
             begun = time.monotonic()
             driver.execute()
             _finish(driver, time.monotonic() - begun)
-        state, code = "done", int(ExitCode.DONE)
+        state, code, made = "done", int(ExitCode.DONE), driver.made
     except Stopped as e:
+        error = e
         interrupted = e.number == signal.SIGINT
         state, code = ("interrupted", ExitCode.INTERRUPTED) if interrupted else ("requeue", ExitCode.REQUEUE)
         message = f"stopped by {e}; the same command goes on from what is saved"
     except FmtrainError as e:
-        code, message, kind = int(e.exit_code), str(e), type(e).__name__
+        error, code, message, kind = e, int(e.exit_code), str(e), type(e).__name__
         state = "requeue" if code == ExitCode.REQUEUE else "failed"
-    except BrokenPipeError:  # `fmtrain run | head`: nobody reads what we print, and the run is recorded all the same
+    except BrokenPipeError as e:  # `fmtrain run | head`: nobody reads what we print; the run is recorded all the same
         show.nobody_listens()
-        state, code, message = "interrupted", ExitCode.INTERRUPTED, "standard output was closed"
+        error, state, code, message = e, "interrupted", ExitCode.INTERRUPTED, "standard output was closed"
     finally:
-        if message:
-            with contextlib.suppress(OSError):
-                print(f"error: {message}" if state == "failed" else message, file=sys.stderr, flush=True)
         if record is not None:
             _close(record, state, int(code), message, kind)
-    return int(code)
+    return Ended(int(code), made, error, f"error: {message}" if state == "failed" and message else message)
 
 
 def _close(record: Run, state: str, code: int, message: str, error: str) -> None:
     if isinstance(sys.stdout, show.Terminal) and sys.stdout.gone:
         record.state["notes"] = [*record.state["notes"], f"from some moment on nothing was printed: {sys.stdout.gone}"]
     with contextlib.suppress(OSError):  # a full disk: the message is on the terminal, and the dead run shows as ended
-        record.update(state=state, exit_code=code, error=error, message=message, ended=_now())
+        record.update(state=state, exit_code=code, error=error, message=message, ended=now())
 
 
 def _finish(driver: Driver, seconds: float) -> None:
@@ -384,12 +322,7 @@ def _finish(driver: Driver, seconds: float) -> None:
     for artifact in driver.ordered():
         if (artifact.path / REPORT).is_file():
             shutil.copyfile(artifact.path / REPORT, driver.run.folder / REPORT)  # the last one's stays
-    record = driver.run
-    recipe, overrides = record.root.recipe, record.state["overrides"]
-    lines = summary(
-        driver.steps, driver.made, driver.seconds, seconds, record.folder, recipe, overrides, record.store.root
-    )
-    print(lines, flush=True)
+    print(summary(driver.run, driver.steps, driver.made, driver.seconds, seconds), flush=True)
     driver.run.event("done", artifacts={stage: a.ref for stage, a in driver.made.items()})
 
 
@@ -424,7 +357,3 @@ def tasks_of(node: Node, backend: Backend) -> int:
     if backend.executor == "inline" and not any(source.path.startswith(HUB) for source in data):
         return min(LEAST_TASKS, 1 + sum(source.size for source in data) // INLINE_BYTES)
     return max(LEAST_TASKS, backend.cpus)
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -120,11 +120,20 @@ def filter_of(data: Any, folder: Path | None) -> str | None:
     return next((str(v) for entry in entries for k, v in entry.items() if k.startswith("override /filter@")), None)
 
 
-@functools.lru_cache(maxsize=64)
 def _hydra(lines: tuple[str, ...], text: str | None, folder: Path | None) -> str:
     """As YAML, so that nobody changes what is kept; `text` is that of a recipe that is a file."""
+    return _composed(lines, text, folder) if folder else _kept(lines, text)  # one's own files may change meanwhile
+
+
+@functools.lru_cache(maxsize=64)
+def _kept(lines: tuple[str, ...], text: str | None) -> str:
+    return _composed(lines, text, None)
+
+
+def _composed(lines: tuple[str, ...], text: str | None, folder: Path | None) -> str:
+    theirs = GlobalHydra.instance().hydra  # of a program that calls us, and uses Hydra itself
+    GlobalHydra.instance().clear()
     try:
-        GlobalHydra.instance().clear()
         with (
             _searched(text, folder) as found,
             initialize_config_module(version_base="1.3", config_module=CONFIG_MODULE),
@@ -136,6 +145,8 @@ def _hydra(lines: tuple[str, ...], text: str | None, folder: Path | None) -> str
     except (YAMLError, RecursionError, ValueError, TypeError, AttributeError) as e:  # of a file's odd shape
         why = " ".join(str(e).split())[:300] or type(e).__name__
         raise ConfigError(f"{why}; expected YAML as docs/recipes.md has it") from None
+    finally:
+        GlobalHydra.instance().hydra = theirs
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from fmtrain.kinds.base import MODELS
 from fmtrain.kinds.objectives import Objective
 from launch.figures import described, unknown_for
 from launch.plan import KEPT, Step
+from launch.record import Run
 from launch.status import DEFAULT_STORE, store_at
 from launch.terminal import columns, duration, table
 
@@ -31,20 +32,13 @@ def plan_table(steps: list[Step]) -> str:
     return table(rows, columns()) + (f"\nin all ~{duration(total)}{beside}" if todo else "\nnothing to run")
 
 
-def summary(
-    steps: list[Step],
-    made: dict[str, Artifact],
-    seconds: dict[str, float],
-    total: float,
-    run: Path,
-    recipe: str = "quickstart",
-    overrides: Sequence[str] = (),
-    store: Path | None = None,
-) -> str:
-    """Seconds a stage, the model's version, the report, and three commands to try next, which can be pasted.
+def plan_text(steps: list[Step], left_out: Sequence[str]) -> str:
+    """All that `fmtrain plan` says: the table, and what has no stage here and why."""
+    return "\n".join([plan_table(steps), *left_out])
 
-    `recipe` and `overrides` are the run's; `store` is its store, None for the one a command takes by itself.
-    """
+
+def summary(run: Run, steps: list[Step], made: dict[str, Artifact], seconds: dict[str, float], total: float) -> str:
+    """Seconds a stage, the model's version, the report, and three commands to try next, which can be pasted."""
     rows = [("stage", "artifact", "seconds", "folder")]
     for step in (step for step in steps if step.node.stage in made):
         artifact = made[step.node.stage]
@@ -58,15 +52,16 @@ def summary(
         lines.append(f"model   {model.ref}  {model.path}")
     cards = [artifact.path / "card.html" for artifact in ordered]
     lines += [f"card    {card}" for card in cards if card.is_file()]
-    if (run / "report.html").is_file():
-        lines.append(f"report  {run / 'report.html'}")
-    lines.append(f"run     {run}")
+    if (run.folder / "report.html").is_file():
+        lines.append(f"report  {run.folder / 'report.html'}")
+    lines.append(f"run     {run.folder}")
     if model is not None:
-        lines += ["", "try next:", *(f"  {line}" for line in _next(steps, model, recipe, overrides, store))]
+        lines += ["", "try next:", *(f"  {line}" for line in _next(run, steps, model))]
     return "\n".join(lines)
 
 
-def _next(steps: list[Step], model: Artifact, recipe: str, overrides: Sequence[str], store: Path | None) -> list[str]:
+def _next(run: Run, steps: list[Step], model: Artifact) -> list[str]:
+    recipe, overrides = run.root.recipe, run.state["overrides"]
     trained = [(s.node.stage, s.node.job.stage.objective) for s in steps if hasattr(s.node.job.stage, "objective")]
     prompt = trained[-1][1].prompt if trained else Objective.prompt
     if recipe.startswith("quickstart") and prompt == Objective.prompt:
@@ -81,8 +76,9 @@ def _next(steps: list[Step], model: Artifact, recipe: str, overrides: Sequence[s
     if "recipe" not in given:
         kept.insert(0, f"recipe={recipe}")
     usual = store_at(os.environ.get("FMTRAIN_STORE", DEFAULT_STORE)).root
-    at = [] if store is None or store == usual else ["--store", str(store)]
-    commands = (["generate", model.ref, *prompt, *at], ["plan", *kept, change], ["models", *at])
+    at = [] if run.store.root == usual else ["--store", str(run.store.root)]
+    own = [f"--config-dir={run.config_dir}"] if run.config_dir else []
+    commands = (["generate", model.ref, *prompt, *at], ["plan", *kept, change, *own], ["models", *at])
     return [shlex.join([*_program(), *words]) for words in commands]
 
 

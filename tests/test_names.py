@@ -16,7 +16,7 @@ from tests.test_layers import ROOT, modules
 FOLDER = {"finetune": ["model.path=/x"]}
 NAMES = {name for r in options("recipe") for name in compose([f"recipe={r}", *FOLDER.get(r, [])]).stages}
 CHOOSING = (  # kinds, and the tables that choose by the class of an option
-    "fmtrain.kinds.", "launch.sources", "launch.verbs.run", "launch.backends.", "fmtrain.train.optim",
+    "fmtrain.kinds.", "launch.sources", "launch.start", "launch.backends.", "fmtrain.train.optim",
     "fmtrain.train.schedule", "fmtrain.models.build", "data_pipelines.vocabulary", "data_pipelines.stages.",
 )  # fmt: skip
 

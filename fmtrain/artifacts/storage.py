@@ -121,6 +121,21 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [row for row in found if isinstance(row, dict)]
 
 
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of one of our own JSON-lines files; StoreError names the line that is damaged."""
+    try:
+        with open(path, encoding="utf-8") as f:
+            for number, line in enumerate(f, 1):
+                try:
+                    yield json.loads(line)
+                except ValueError as e:
+                    raise StoreError(
+                        f"{path}:{number} is damaged: {e}; remove this version and make it again"
+                    ) from None
+    except FileNotFoundError:
+        raise StoreError(f"{path} is missing; remove this version, and the same command makes it again") from None
+
+
 def write_sealed(path: Path, data: dict[str, Any]) -> None:
     """A JSON object with the hash of its own content, so that a letter changed in it is noticed."""
     write_json(path, {**data, _SEAL: _seal_of(data)})

@@ -4,16 +4,16 @@ Training, the reference stage and evaluation select rows by the same rule here, 
 """
 
 import hashlib
-import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
+from fmtrain.artifacts.storage import read_jsonl
 from fmtrain.data.chat import Chat, Encoded, encode_chats, pair
 from fmtrain.errors import InputError, StoreError
 
@@ -113,21 +113,6 @@ def told(counts: dict[str, int], length: int, setting: str = "sequence_length") 
         "not needed for max_rows": counts["not_needed"],
         "used": counts["rows"],
     }
-
-
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of one of our own JSON-lines files; StoreError names the line that is damaged."""
-    try:
-        with open(path, encoding="utf-8") as f:
-            for number, line in enumerate(f, 1):
-                try:
-                    yield json.loads(line)
-                except ValueError as e:
-                    raise StoreError(
-                        f"{path}:{number} is damaged: {e}; remove this version and make it again"
-                    ) from None
-    except FileNotFoundError:
-        raise StoreError(f"{path} is missing; remove this version, and the same command makes it again") from None
 
 
 def _select(

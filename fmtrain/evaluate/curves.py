@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from fmtrain.data.rows import read_jsonl
+from fmtrain.artifacts.storage import read_jsonl
 from fmtrain.evaluate.records import Curve
 
 POINTS = 400  # at most, a curve

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from fmtrain.artifacts.storage import read_json
-from fmtrain.data.rows import read_jsonl
+from fmtrain.artifacts.storage import read_json, read_jsonl
 from fmtrain.errors import InputError, StoreError
 from fmtrain.evaluate.records import FunnelLevel
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from fmtrain.data.rows import PreferenceRow, read_jsonl
+from fmtrain.artifacts.storage import read_jsonl
+from fmtrain.data.rows import PreferenceRow
 from fmtrain.errors import InputError
 from fmtrain.evaluate.inputs import PairText
 from fmtrain.evaluate.intervals import Bootstrap

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from transformers import PreTrainedTokenizerBase
 
 from fmtrain.artifacts.stage import Stage
+from fmtrain.artifacts.storage import read_jsonl
 from fmtrain.data.padding import pad_encoded
-from fmtrain.data.rows import PreferenceRow, Selected, check_refused, preference_rows, read_jsonl, require
+from fmtrain.data.rows import PreferenceRow, Selected, check_refused, preference_rows, require
 from fmtrain.errors import InputError, StoreError
 from fmtrain.kinds.objectives import Dpo
 from fmtrain.kinds.train import TrainJob

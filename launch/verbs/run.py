@@ -2,14 +2,12 @@
 
 import argparse
 import contextlib
-import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fmtrain.artifacts.storage import disk_errors, private_files, read_json
-from fmtrain.errors import ConfigError, FmtrainError, StoreError
-from launch.backends.environment import misleading
-from launch.status import store_at
+from fmtrain.artifacts.storage import read_json
+from fmtrain.errors import ConfigError, ExitCode
 from launch.verbs.parser import Verbs, add_overrides, add_verb
 
 if TYPE_CHECKING:
@@ -28,17 +26,8 @@ def add(verbs: Verbs) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    with private_files():
-        return _make(args)
-
-
-def _make(args: argparse.Namespace) -> int:
-    from fmtrain.schema.launch import Slurm
-    from launch import driver
+    from launch import start
     from launch.compose import compose
-    from launch.graph import build, pinned
-    from launch.plan import plan
-    from launch.verbs import slurm
 
     if args.given is not None:
         if not args.given.exists():
@@ -50,34 +39,13 @@ def _make(args: argparse.Namespace) -> int:
     root = compose(args.overrides, args.config_dir)
     if args.cfg:
         return _show(root)
-    store = store_at(root.store)
-    inside_job = "FMTRAIN_JOB" in os.environ
-    if isinstance(root.launch, Slurm) and root.launch.dry_run and not inside_job:
-        return slurm.submit(root, root.launch, store, args)
-    run_id = os.environ.get("FMTRAIN_RUN") if inside_job else None
-    try:
-        with disk_errors(store.root):
-            store.prepare()
-            graph = build(root)
-            steps = plan(graph, store)
-    except FmtrainError as e:
-        if run_id:  # what follows on this turn of the job hangs on it
-            with contextlib.suppress(OSError, StoreError):
-                record = driver.Run(store, run_id, root, args.overrides)
-                record.update(state="failed", exit_code=int(e.exit_code), error=type(e).__name__, message=str(e))
-        raise
-    if isinstance(root.launch, Slurm) and not inside_job:
-        args.overrides += pinned(graph)
-        return slurm.submit(root, root.launch, store, args)
-    run_id = run_id or driver.new_run_id()
-    print(f"run {run_id}  recipe={root.recipe} launch={root.launch.name}  store {store.root}")
-    for line in graph.left_out:
-        print(f"  {line}")
-    if others := misleading():
-        print(
-            f"  {', '.join(others)}: set by another launcher; this run starts ranks of its own and heeds none of them"
-        )
-    return driver.run(root, steps, store, run_id, args.overrides)
+    begun = start.begin(root, args.overrides, args.config_dir)
+    if begun.ended is None:
+        return begun.job.wait() if begun.job is not None and args.wait else int(ExitCode.DONE)
+    if begun.ended.message:
+        with contextlib.suppress(OSError):
+            print(begun.ended.message, file=sys.stderr, flush=True)
+    return begun.ended.code
 
 
 def _show(root: "Root") -> int:
@@ -105,17 +73,13 @@ def _recipes(args: argparse.Namespace) -> int:
 def _plan(args: argparse.Namespace) -> int:
     from launch.compose import compose
     from launch.figures import measure
-    from launch.graph import build
-    from launch.plan import plan
-    from launch.summary import plan_table
+    from launch.start import planned
+    from launch.summary import plan_text
 
     root = compose(args.overrides, args.config_dir)
     if args.cfg:
         return _show(root)
-    graph, store = build(root), store_at(root.store)
-    steps = plan(graph, store)
-    measure(steps, root.launch, store)
-    print(plan_table(steps))
-    for line in graph.left_out:
-        print(line)
+    found = planned(root)
+    measure(found.steps, root.launch, found.store)
+    print(plan_text(found.steps, found.graph.left_out))
     return 0

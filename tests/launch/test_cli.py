@@ -20,6 +20,7 @@ from launch.cli import main
 from launch.compose import compose
 from launch.graph import build
 from launch.plan import plan
+from launch.record import Run
 from launch.status import store_at
 from launch.summary import _next, _program
 
@@ -252,7 +253,9 @@ def test_what_to_try_next_can_be_pasted(overrides: list[str], words: list[str], 
     root = compose(overrides)
     steps = plan(build(root), store_at(root.store))
     model = Artifact(store, Manifest("published", "quickstart", 1, "", {}, {}, "publish", 1, "", "", "", 0.0))
-    generate, planned, models = (shlex.split(line) for line in _next(steps, model, root.recipe, overrides, store))
+    run = Run(store_at(root.store), "20260101-000000-abcd", root, overrides, tmp_path)
+    generate, planned, models = (shlex.split(line) for line in _next(run, steps, model))
+    assert planned[-1] == f"--config-dir={tmp_path}"
     assert all(word in [*generate, *planned] for word in words)
     assert generate[-2:] == models[-2:] == ["--store", str(store)] and "quickstart@v1" in generate
     assert sum(word.startswith("recipe=") for word in planned) == 1

@@ -13,7 +13,7 @@ from fmtrain.schema.rules import Filter
 from launch.cli import main
 from launch.compose import compose
 from launch.recipes import comment, option, options
-from launch.verbs.slurm import _kept, _kept_options
+from launch.submit import _kept, _kept_options
 
 MINE = """# My own.
 defaults:

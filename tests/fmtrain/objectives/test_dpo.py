@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from fmtrain.data.rows import PreferenceRow, preference_rows, read_jsonl
+from fmtrain.artifacts.storage import read_jsonl
+from fmtrain.data.rows import PreferenceRow, preference_rows
 from fmtrain.errors import InputError, StoreError
 from fmtrain.kinds.objectives import Dpo
 from fmtrain.objectives import OBJECTIVES, CollateContext

@@ -1,12 +1,11 @@
-"""`fmtrain run launch=slurm` outside a job: submit the job that runs the same command inside."""
+"""A run with launch=slurm outside a job: submit the job that runs the same command inside."""
 
-import argparse
 import dataclasses
 import datetime
 import shlex
 import shutil
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fmtrain import redact
@@ -18,40 +17,54 @@ from fmtrain.errors import ConfigError
 from fmtrain.kinds.base import of
 from fmtrain.schema.launch import Slurm
 from fmtrain.schema.root import Root
-from launch import driver
 from launch.backends import slurm, slurm_script
 from launch.backends.environment import module
 from launch.keys import GROUPS
 from launch.recipes import is_file
+from launch.record import new_run_id
 
 
-def submit(root: Root, config: Slurm, store: Store, args: argparse.Namespace) -> int:
-    check_room(root, config)
-    run_id = driver.new_run_id()
+@dataclass(frozen=True)
+class Submitted:
+    """A run that waits in the queue, or runs there."""
+
+    run_id: str
+    folder: Path
+    job: str
+    output: Path
+
+    def wait(self) -> int:
+        """Follow the job to its end; its exit code."""
+        return slurm.wait(self.job, self.output, self.folder)
+
+
+def show_script(root: Root, config: Slurm, store: Store, overrides: list[str], config_dir: Path | None) -> None:
+    """Print the batch script that `submit` would hand to Slurm."""
+    run_id, config = _named(root, config)
+    shown = redact.shown_in(overrides)
+    if shown != overrides:
+        print("note: a secret is left out of this script; give it as ${oc.env:NAME}", file=sys.stderr)
+    here = str(Path.cwd()).replace("%", "%%")  # its output cannot go to a folder that nobody has made yet
+    config = dataclasses.replace(config, output=config.output or f"{here}/slurm-%j.out")
+    words = module("launch.cli", "run", *_where(config_dir), *shown)
+    print(slurm_script.render(config, store.run_dir(run_id), words), end="")
+
+
+def submit(root: Root, config: Slurm, store: Store, overrides: list[str], config_dir: Path | None) -> Submitted:
+    """Hand the same command to Slurm, and say where it can be followed."""
+    run_id, config = _named(root, config)
     folder = store.run_dir(run_id)
-    shown = redact.shown_in(args.overrides)
-    where = [f"--config-dir={args.config_dir.absolute()}"] if args.config_dir else []
-    words = module("launch.cli", "run", *where, *shown)
-    named = config.job_name or f"{root.recipe}-{run_id}"  # the recipe first: squeue shows eight letters
-    config = dataclasses.replace(config, job_name=named, comment=config.comment or f"fmtrain run {run_id}")
-    if config.dry_run:  # its output cannot go to a folder that nobody has made yet
-        if shown != args.overrides:
-            print("note: a secret is left out of this script; give it as ${oc.env:NAME}", file=sys.stderr)
-        here = str(Path.cwd()).replace("%", "%%")
-        config = dataclasses.replace(config, output=config.output or f"{here}/slurm-%j.out")
-        print(slurm_script.render(config, folder, words), end="")
-        return 0
     with disk_errors(store.root):
         private_dir(folder)
-        args.overrides = _kept(args.overrides, folder)
-        if args.config_dir:
-            where = [f"--config-dir={_kept_options(args.config_dir, folder / 'options').absolute()}"]
-        shown = redact.shown_in(args.overrides)
-        words = module("launch.cli", "run", *where, *shown)
+        overrides = _kept(overrides, folder)
+        if config_dir:
+            config_dir = _kept_options(config_dir, folder / "options")
+        shown = redact.shown_in(overrides)
+        words = module("launch.cli", "run", *_where(config_dir), *shown)
         _record_queued(folder, root, shown)
-        if shown != args.overrides:  # every user of a node sees the words of its processes
-            write_private(folder / GIVEN, args.overrides)
-            words = module("launch.cli", "run", *where, "--given", str(folder / GIVEN))
+        if shown != overrides:  # every user of a node sees the words of its processes
+            write_private(folder / GIVEN, overrides)
+            words = module("launch.cli", "run", *_where(config_dir), "--given", str(folder / GIVEN))
         try:
             job = slurm.submit(config, folder, words)
         except ConfigError as e:
@@ -63,7 +76,19 @@ def submit(root: Root, config: Slurm, store: Store, args: argparse.Namespace) ->
     print(f"job {job}  run {run_id}")
     print(f"  output  {output}")
     print(f"  follow  fmtrain status {run_id} --store {shlex.quote(str(store.root))}", flush=True)
-    return slurm.wait(job, output, folder) if args.wait else 0
+    return Submitted(run_id, folder, job, output)
+
+
+def _named(root: Root, config: Slurm) -> tuple[str, Slurm]:
+    """A new run's id, and the job's settings with the names that tell of it."""
+    check_room(root, config)
+    run_id = new_run_id()
+    named = config.job_name or f"{root.recipe}-{run_id}"  # the recipe first: squeue shows eight letters
+    return run_id, dataclasses.replace(config, job_name=named, comment=config.comment or f"fmtrain run {run_id}")
+
+
+def _where(config_dir: Path | None) -> list[str]:
+    return [f"--config-dir={config_dir.absolute()}"] if config_dir else []
 
 
 def _kept(overrides: list[str], folder: Path) -> list[str]:
