@@ -76,20 +76,26 @@ def versions(kind: str) -> dict[str, str]:
 def entries(made: Iterable[Made]) -> Golden:
     """What a golden run has made."""
     made = list(made)
-    known = {one.manifest.fingerprint: one.stage for one in made}
-    return {one.stage: _entry(one, known) for one in made}
+    stages = {one.manifest.fingerprint: one.stage for one in made}
+    names = {print_: f"fingerprint of {stage}" for print_, stage in stages.items()}
+    parents = (parent for one in made for parent in one.manifest.parents.values())
+    names |= {parent["ref"]: "the base model" for parent in parents if parent["fingerprint"] not in stages}
+    return {one.stage: _entry(one, stages, names) for one in made}
 
 
-def _entry(made: Made, known: dict[str, str]) -> Entry:
+def _entry(made: Made, stages: dict[str, str], names: dict[str, str]) -> Entry:
+    """`stages` by fingerprint; `names` as in outputs.lines."""
     manifest = made.manifest
-    given = {"job": manifest.payload["job"], "sources": manifest.payload["sources"], "roles": sorted(manifest.parents)}
+    parents = {role: parent["fingerprint"] for role, parent in manifest.parents.items()}
+    folders = {role: print_ for role, print_ in parents.items() if print_ not in stages}
+    given = {"job": manifest.payload["job"], "sources": manifest.payload["sources"], "folders": folders}
     return Entry(
         kind=manifest.payload["kind"],
         revision=manifest.revision,
         under=versions(manifest.payload["kind"]),
         given=fingerprint(given)[:16],
-        inputs=sorted({known[parent["fingerprint"]] for parent in manifest.parents.values()}),
-        outputs=outputs.lines(made.out, manifest, known),
+        inputs=sorted({stages[print_] for role, print_ in parents.items() if role not in folders}),
+        outputs=outputs.lines(made.out, manifest, names),
     )
 
 

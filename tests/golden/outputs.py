@@ -40,16 +40,16 @@ _SETTINGS = re.compile(r'^\{\n "data": .*?^\}', re.M | re.S)  # of a corpus's ca
 _DECIMAL, _NUMBER = re.compile(r"\d+\.\d+"), re.compile(r"\d[\d.,]*")
 
 
-def lines(folder: Path, manifest: Manifest, known: dict[str, str]) -> Lines:
-    """Of an artifact's files and of what its manifest says beside them. `known` are fingerprints and the stages whose
-    they are: they stand in files, and are no output."""
+def lines(folder: Path, manifest: Manifest, names: dict[str, str]) -> Lines:
+    """Of an artifact's files and of what its manifest says beside them. `names` takes the place of what stands in files
+    and is no output: fingerprints, paths."""
     found: Lines = {"counts": json.dumps(manifest.counts), **_columns("metrics", manifest.metrics)}
     for name in sorted(manifest.files):
-        found |= _file(folder / name, name, known)
+        found |= _file(folder / name, name, names)
     return found
 
 
-def _file(path: Path, name: str, known: dict[str, str]) -> Lines:
+def _file(path: Path, name: str, names: dict[str, str]) -> Lines:
     if path.suffix == ".safetensors":
         return _weights(path, name)
     if path.suffix == ".parquet":
@@ -57,8 +57,8 @@ def _file(path: Path, name: str, known: dict[str, str]) -> Lines:
     if path.suffix in (".tokens", ".ends"):
         return {name: _hash(path.read_bytes())}
     text = _unpacked(path).decode()
-    for fingerprint, stage in known.items():
-        text = text.replace(fingerprint, f"fingerprint of {stage}")
+    for word, name_ in names.items():
+        text = text.replace(word, name_)
     if path.name in _COMPUTED:
         rows = [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
         return _columns(name, rows)

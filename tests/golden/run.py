@@ -5,6 +5,7 @@ Knows how a stage is made, and made again with an edited source; nothing of what
 
 import contextlib
 import json
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -12,6 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
+
+import numpy as np
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import launch.sources
 from fmtrain.artifacts.manifest import Manifest
@@ -29,8 +34,8 @@ from launch.plan import plan
 from tests.golden.forking import Edit, Forks
 
 HERE = Path(__file__).parent
-RECIPES = {"library": None, "prose": "prose.jsonl", "rows": "rows.jsonl"}  # and the file that data.files is to name
 LIBRARY = "library.jsonl"  # a row a module: file, text
+FROM_BASE = ("sft", "reference", "dpo", "evaluate_base", "publish_base")  # stages that take the base model
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)  # by the driver
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -88,13 +93,22 @@ def forks() -> Iterator[Forks]:
         yield found
 
 
+def recipes(base: Path) -> dict[str, list[str]]:
+    """Each recipe with the overrides that say where its data stands."""
+    return {
+        "library": [f"tokenizer.path={HERE / 'tokenizer'}", *(f"stages.{s}.inputs.model=[{base}]" for s in FROM_BASE)],
+        "code": [],
+        "prose": [f"data.files={HERE / 'prose.jsonl'}"],
+        "rows": [f"data.files={HERE / 'rows.jsonl'}"],
+    }
+
+
 def make(folder: Path, forks: Forks) -> dict[str, Made]:
     """Every stage of every recipe, by name, in a store that is made in `folder`."""
     store, made = Store(folder / "store"), dict[str, Made]()
     store.prepare()
     library = _library(folder / "library")
-    for recipe, file in RECIPES.items():
-        given = [f"data.files={HERE / file}"] if file else []
+    for recipe, given in recipes(_base(folder / "base")).items():
         root = compose([f"recipe={HERE / recipe}.yaml", f"store={store.root}", *given])
         with _standing_in(forks, library):
             steps = plan(graph.build(root), store)
@@ -147,3 +161,17 @@ def _library(folder: Path) -> list[Source]:
     for row in map(json.loads, (HERE / LIBRARY).read_text(encoding="utf-8").splitlines()):
         (folder / row["file"]).write_text(row["text"], encoding="utf-8")
     return [identify(str(path), path.name) for path in sorted(folder.iterdir())]
+
+
+def _base(folder: Path) -> Path:
+    """A Llama of 26,000 weights, which no source of ours has a part in."""
+    shutil.copytree(HERE / "tokenizer", folder)
+    config = LlamaConfig(
+        vocab_size=512, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512, bos_token_id=0, eos_token_id=1, pad_token_id=2,
+    )  # fmt: skip
+    model, numbers = LlamaForCausalLM(config), np.random.default_rng(1)
+    for weights in (p for _, p in sorted(model.state_dict().items()) if p.dim() > 1):
+        weights.copy_(torch.from_numpy(numbers.uniform(-0.1, 0.1, tuple(weights.shape))))
+    model.save_pretrained(folder)
+    return folder

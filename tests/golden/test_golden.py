@@ -18,9 +18,10 @@ from tests.golden.run import Made
 
 # Stage of the golden run -> what a careless hand might do to the source behind it.
 EDITS = {
-    "corpus": Edit("data_pipelines.filters.code", "MARKER_LINES = 5", "MARKER_LINES = 0"),
+    "text": Edit("data_pipelines.sources.stdlib", '"PSF-2.0"', '"PSF"'),
+    "code": Edit("data_pipelines.filters.code", "MARKER_LINES = 5", "MARKER_LINES = 0"),
     "prose": Edit("data_pipelines.filters.c4", 'JAVASCRIPT = "lorem ipsum"', 'JAVASCRIPT = "lorem gypsum"'),
-    "tokenizer": Edit("data_pipelines.vocabulary", '"mask", "cls"', '"cls", "mask"'),
+    "bpe": Edit("data_pipelines.vocabulary", '"mask", "cls"', '"cls", "mask"'),
     "tokens": Edit("data_pipelines.token_shards", 'dtype="<u8"', 'dtype="<u4"'),
     "examples": Edit("data_pipelines.corruptions", "SIMILAR_LENGTH = 0.2", "SIMILAR_LENGTH = 0.4"),
     "clm": Edit("fmtrain.objectives.clm", "tokens[:, 1:].numel()", "tokens.numel()"),
@@ -28,7 +29,7 @@ EDITS = {
     "sft": Edit("fmtrain.train.schedule", "* 0.5 *", "* 0.4 *"),
     "dpo": Edit("fmtrain.objectives.dpo", "-F.logsigmoid(margin)", "-F.logsigmoid(0.9 * margin)"),
     "reference": Edit("fmtrain.objectives.logprob", "-F.cross_entropy(logits[i", "-0.999 * F.cross_entropy(logits[i"),
-    "evaluate": Edit("fmtrain.evaluate.evaluate", "TEMPERATURE = 0.8", "TEMPERATURE = 2.0"),
+    "evaluate_base": Edit("fmtrain.evaluate.evaluate", "TEMPERATURE = 0.8", "TEMPERATURE = 2.0"),
     "publish": Edit("fmtrain.publish.publish", '"training.json", ', ""),
 }
 
