@@ -2,6 +2,7 @@
 # make test         set up .venv and run the tests;  make lint  ruff and mypy
 # make test-long    the long ones;  make test-all  both at once, as CI does
 # make test-faults  the chains of faults that take longer than CI has room for
+# make golden       write down what every kind of stage makes, once its revision was raised (tests/golden)
 # make install TORCH=default            the pinned torch from pip's index (on Linux with its CUDA libraries)
 #              TORCH=existing           the torch that $(PYTHON) already has is kept
 #              TORCH=https://...        the pinned torch from that index, e.g. a CPU or another CUDA build's
@@ -15,7 +16,7 @@ TORCH := $(if $(STAMPS),$(shell cat $(firstword $(STAMPS))),default)
 endif
 STAMP := $(VENV)/.installed-$(shell printf %s '$(TORCH)' | tr -c 'A-Za-z0-9.-' _)
 
-.PHONY: install quickstart test test-long test-all test-faults lint format clean
+.PHONY: install quickstart test test-long test-all test-faults golden lint format clean
 install: $(STAMP)
 
 $(STAMP): pyproject.toml setup.py constraints.txt install.sh Makefile
@@ -40,6 +41,9 @@ test-all: install
 
 test-faults: install
 	$(BIN)/python -m pytest -m faults
+
+golden: install
+	$(BIN)/python -m tests.golden
 
 lint: install
 	$(BIN)/ruff check .

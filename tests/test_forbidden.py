@@ -145,7 +145,6 @@ UNHEARD = {
     "launch/backends/node.py": "the batch script reads it; what that prints goes to a file, shown through the sink",
     "launch/backends/ray_cluster/keeper.py": "prints to a log, shown through the sink",
     "launch/backends/reaper.py": "says nothing",
-    "launch/ledger.py": "a tool of this repository's own",
     "launch/turns.py": "as node.py",
 }
 

@@ -1,24 +1,12 @@
-"""A stage whose source changed has a new revision or a line in the ledger; the hash sees code and nothing else."""
+"""The hash of a stage's source sees its code and nothing else, and stays in its wing."""
 
 from pathlib import Path
 
 import pytest
 
 from fmtrain.kinds.table import KINDS
-from launch import code, ledger
+from launch import code
 from launch.plan import code_of
-
-
-def test_every_stage_is_in_the_ledger() -> None:
-    text = ledger.FILE.read_text()
-    assert ledger.missing(text) == [], "run `python -m launch.ledger` and see its advice"
-    assert ledger.unreasoned(text) == []
-
-
-def test_an_unreasoned_change_is_found() -> None:
-    assert ledger.unreasoned("corpus r1 aa\ncorpus r1 bb\n") == ["corpus r1 bb"]
-    assert ledger.unreasoned("corpus r1 aa\ncorpus r1 bb same output: renamed\ncorpus r2 cc\n") == []
-    assert len(ledger.missing("")) == len(KINDS)
 
 
 def test_closures_stay_in_their_wing() -> None:
