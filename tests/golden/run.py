@@ -6,7 +6,6 @@ Knows how a stage is made, and made again with an edited source; nothing of what
 import contextlib
 import json
 import shutil
-import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from fmtrain.artifacts.storage import read_sealed
 from fmtrain.artifacts.store import Store
 from fmtrain.artifacts.worker import RESULT
 from fmtrain.schema.sources import Data, Stdlib
-from launch import driver, graph
+from launch import driver, graph, signals
 from launch.backends.command import Command, Failure
 from launch.backends.environment import environment
 from launch.compose import compose
@@ -36,7 +35,6 @@ from tests.golden.forking import Edit, Forks
 HERE = Path(__file__).parent
 LIBRARY = "library.jsonl"  # a row a module: file, text
 FROM_BASE = ("sft", "reference", "dpo", "evaluate_base", "publish_base")  # stages that take the base model
-_HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)  # by the driver
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "passive",  # evaluation takes every processor, and tests beside it want them too
@@ -64,6 +62,9 @@ class _Job:
 
     def wait(self, timeout: float) -> list[Failure] | None:
         return self.failures
+
+    def ask(self) -> None:
+        """It has ended."""
 
     def stop(self, grace: float) -> None:
         """It has ended when it is handed out."""
@@ -112,8 +113,8 @@ def make(folder: Path, forks: Forks) -> dict[str, Made]:
         root = compose([f"recipe={HERE / recipe}.yaml", f"store={store.root}", *given])
         with _standing_in(forks, library):
             steps = plan(graph.build(root), store)
-            code = driver.run(root, steps, store, recipe, given)
-        assert code == 0, f"the recipe {recipe} ended with {code}; logs: {store.run_dir(recipe) / 'logs'}"
+            ended = driver.run(root, steps, store, recipe, given)
+        assert ended.code == 0, f"the recipe {recipe}: {ended.message}; logs: {store.run_dir(recipe) / 'logs'}"
         for step in steps:
             name, kind = step.node.stage, step.node.kind
             artifact = store.find(kind.makes, step.fingerprint, step.node.name)
@@ -139,7 +140,7 @@ def again(made: Made, folder: Path, forks: Forks, edit: Edit) -> Made:
 @contextlib.contextmanager
 def _standing_in(forks: Forks, library: list[Source]) -> Iterator[None]:
     """Our backend for the one that the recipe names, our library for the interpreter's; signals stay as they were."""
-    find, handlers = launch.sources.sources, {number: signal.getsignal(number) for number in _HANDLED}
+    find = launch.sources.sources
 
     def sources(data: Data) -> list[Source]:
         return library if isinstance(data, Stdlib) else find(data)
@@ -148,12 +149,12 @@ def _standing_in(forks: Forks, library: list[Source]) -> Iterator[None]:
     def backend(*_: Any) -> Iterator[_Backend]:
         yield _Backend(forks)
 
-    try:
-        with mock.patch.object(graph, "sources", sources), mock.patch.object(driver, "open_backend", backend):
-            yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    with (
+        mock.patch.object(graph, "sources", sources),
+        mock.patch.object(driver, "open_backend", backend),
+        signals.given_back(),
+    ):
+        yield
 
 
 def _library(folder: Path) -> list[Source]:
