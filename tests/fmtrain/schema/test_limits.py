@@ -58,6 +58,8 @@ def test_every_number_has_limits() -> None:
 
 def beyond(kind: type, limits: Limits) -> list[Any]:
     """Values just outside each end."""
+    if limits.pattern:
+        return ["no such form"]
     if limits.choices:
         return ["no such choice"] if kind is str else [max(limits.choices) + 1, min(limits.choices) - 1]
     step = 1 if kind is int else STEP
