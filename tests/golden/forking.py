@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ class Forks:
     """The process that forks; it ends with the `with` block."""
 
     def __init__(self, env: dict[str, str]) -> None:
+        self.lock = threading.Lock()  # one worker at a time, whoever asks
         command, pipe = [sys.executable, "-P", "-m", __spec__.name], subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=env)
 
@@ -55,9 +57,10 @@ class Forks:
         assert self.process.stdin is not None and self.process.stdout is not None
         log.parent.mkdir(parents=True, exist_ok=True)
         asked = {"worker": worker, "folder": str(folder), "log": str(log), "edit": asdict(edit) if edit else None}
-        self.process.stdin.write(json.dumps(asked) + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
+        with self.lock:
+            self.process.stdin.write(json.dumps(asked) + "\n")
+            self.process.stdin.flush()
+            answer = self.process.stdout.readline()
         assert answer, "the process that forks workers has ended; what it printed stands above"
         return int(answer)
 
