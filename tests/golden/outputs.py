@@ -36,7 +36,7 @@ _EXACT = ("lr", "beta")  # numbers in them that are no sums
 _ROUNDING = ("accuracy",)  # of a step: at dpo's first, policy and reference are one, and the last bit says who is ahead
 _SENTENCES = ("sentence", "verdicts")  # that say numbers
 _RENDERED = ("report.html", "README.md")  # those numbers laid out
-_SETTINGS = re.compile(r'^\{\n "data": .*?^\}', re.M | re.S)  # of a corpus's card: what it was given
+_SETTINGS = re.compile(r'\{\n "data": .*?^\}', re.M | re.S)  # of a corpus's card: what it was given
 _DECIMAL, _NUMBER = re.compile(r"\d+\.\d+"), re.compile(r"\d[\d.,]*")
 
 
