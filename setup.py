@@ -13,5 +13,5 @@ def moved(folder: str) -> list[str]:
 setup(
     packages=find_packages(include=["fmtrain*", "data_pipelines*", "launch*"]) + moved("conf") + moved("slurm"),
     package_dir={name: folder for folder, name in PREFIXES.items()},
-    package_data={"": ["*.yaml", "*.jinja", "*.html", "*.sbatch", "*.txt", "*.sh", "py.typed"]},
+    package_data={"": ["*.yaml", "*.jinja", "*.html", "*.sbatch", "*.txt", "*.sh", "*.bash", "*.zsh", "py.typed"]},
 )

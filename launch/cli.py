@@ -1,4 +1,5 @@
-"""The command line: fmtrain run, plan, recipes, status, logs, models, verify, corpus, generate, doctor.
+"""The command line: fmtrain run, plan, recipes, status, logs, models, verify, corpus, generate, doctor,
+completion.
 
 Parses, dispatches to launch/verbs, and turns every failure into one message and its exit code. Answers --help, plan and
 a rejected configuration without importing torch, ray, deepspeed or datatrove.
@@ -10,10 +11,10 @@ import traceback
 
 from fmtrain import show
 from fmtrain.errors import ExitCode, FmtrainError
-from launch.verbs import corpus, doctor, generate, models, options, run, status, verify
+from launch.verbs import completion, corpus, doctor, generate, models, options, run, status, verify
 from launch.verbs.parser import Parser
 
-_VERBS = (run, options, status, models, verify, generate, corpus, doctor)  # in the order that --help shows
+_VERBS = (run, options, status, models, verify, generate, corpus, doctor, completion)  # in the order that --help shows
 
 
 @show.terminal()

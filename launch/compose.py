@@ -5,6 +5,7 @@ alone say which keys there are and what a value may be (fmtrain.schema.load). Ev
 `+`, `++` and `~` too, and answered with the nearest.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import re
@@ -55,6 +56,20 @@ def compose(overrides: list[str], folder: Path | None = None) -> Root:
     root = load(Root, filled(Root, expanded(Root, _overridden(base, values), folder)))
     check(root)
     return root
+
+
+def possible(overrides: list[str], folder: Path | None = None) -> dict[str, Any]:
+    """The configuration whose keys a line that begins with `overrides` may name; of them counts what can be used."""
+    parsed = []
+    for text in overrides:
+        with contextlib.suppress(ConfigError):
+            parsed += parse([text])
+    chosen_here = [o for o in parsed if _is_choice(o)]
+    for choices in (chosen_here, [o for o in chosen_here if o.key_or_group == "recipe"]):
+        with contextlib.suppress(ConfigError):
+            _load_plugins(parsed)
+            return _base(choices, [o for o in parsed if _is_stage(o)], folder)
+    return _base([])
 
 
 def _overridden(base: dict[str, Any], values: list[Override]) -> dict[str, Any]:

@@ -67,6 +67,7 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "users": _users,
     "compressors": _commands("gzip", "xz"),
     "compiler": _commands("cc"),
+    "zsh": _commands("zsh"),
     "data": _data,
     "models": _models,
 }

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MOVED = {"conf": "fmtrain/conf", "slurm": "launch/templates"}
-DATA = {".py", ".yaml", ".jinja", ".html", ".sbatch", ".sh", ".txt", ".typed"}
+DATA = {".py", ".yaml", ".jinja", ".html", ".sbatch", ".sh", ".bash", ".zsh", ".txt", ".typed"}
 
 
 @pytest.fixture(scope="module")
