@@ -29,6 +29,7 @@ def check(root: Root) -> None:
     if not RANKS.fullmatch(root.launch.ranks):
         raise ConfigError(f"launch.ranks={root.launch.ranks}: expected auto or a number of ranks, e.g. launch.ranks=2")
     _environment(root.launch)
+    root.filter.check("filter")
     at = [At(name, stage, root, stages) for name, stage in stages.items()]
     _artifacts(at)
     for one in at:

@@ -28,6 +28,7 @@ from fmtrain.schema.common import Common
 from fmtrain.schema.load import filled, hints_of, load
 from fmtrain.schema.options import OPTIONS, chooser
 from fmtrain.schema.root import Root
+from launch.applied import check_applied
 from launch.checks import check
 from launch.keys import GROUPS, class_at, elsewhere, known_keys, nearest, node, slots
 from launch.recipes import check_folder, expanded, is_file, merged, options, place, readable
@@ -54,6 +55,7 @@ def compose(overrides: list[str], folder: Path | None = None) -> Root:
     _check_left_out(values)
     root = load(Root, filled(Root, expanded(Root, _overridden(base, values), folder)))
     check(root)
+    check_applied(root, folder)
     return root
 
 
