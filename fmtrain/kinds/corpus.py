@@ -69,6 +69,12 @@ class Corpus(Kind):
             where = f"{' or '.join(scoring)} among {keys['filter']}.rules"
             raise ConfigError(f"{keys['dedup']}.keep=score needs {where}: it gives the score")
 
+    def note(self, at: At) -> str:
+        data, chosen, _ = settings(at)
+        if chosen.name != data.usual_filter:
+            return ""
+        return f"filter={chosen.name}, as data={data.name} has it ({', '.join(chosen.rules) or 'no rule'})"
+
     def pins(self, at: At) -> dict[str, tuple[str, str]]:
         against = settings(at)[2].against
         return {} if against is None else {"earlier": (against, "dedup.against")}

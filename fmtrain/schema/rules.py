@@ -347,4 +347,5 @@ def _among(word: str, known: Collection[str]) -> str:
     return f"{f'did you mean {near[0]}? There' if near else 'there'} are {', '.join(known)}"
 
 
-options(Filter, **dict.fromkeys(("none", "code", "gopher", "c4", "fineweb"), Filter))
+# auto: that of the data, `usual_filter`; whoever composes a configuration puts it in its place
+options(Filter, **dict.fromkeys(("auto", "none", "code", "gopher", "c4", "fineweb"), Filter))

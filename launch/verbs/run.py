@@ -71,7 +71,7 @@ def _make(args: argparse.Namespace) -> int:
         return slurm.submit(root, root.launch, store, args)
     run_id = run_id or driver.new_run_id()
     print(f"run {run_id}  recipe={root.recipe} launch={root.launch.name}  store {store.root}")
-    for line in graph.left_out:
+    for line in [*graph.left_out, *graph.notes]:
         print(f"  {line}")
     if others := misleading():
         print(
@@ -113,6 +113,6 @@ def _plan(args: argparse.Namespace) -> int:
         return _show(root)
     graph = build(root)
     print(plan_table(plan(graph, store_at(root.store))))
-    for line in graph.left_out:
+    for line in [*graph.left_out, *graph.notes]:
         print(line)
     return 0

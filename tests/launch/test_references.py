@@ -137,7 +137,7 @@ def test_a_message_about_a_stages_own_rules_names_its_key(tmp_path: Path, monkey
 @pytest.mark.parametrize("name", options("filter"))
 def test_an_option_sets_what_it_applies(name: str) -> None:
     found = yaml.safe_load(option("filter", name))
-    assert set(found) - {"name", "rules", "words"} <= set(found["rules"])
+    assert set(found) - {"name", "rules", "words"} <= set(found["rules"] or ())
 
 
 def test_settings_take_no_url() -> None:
