@@ -12,6 +12,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fmtrain import show
 from fmtrain.artifacts.storage import write_text
+from fmtrain.schema.load import hints_of
+from fmtrain.schema.options import chosen as option
+from fmtrain.schema.rules import Filter
 
 _TOP = 20  # rows of a table that may be long
 _WIDTH = 520.0  # of the funnel's widest bar, in SVG units
@@ -30,6 +33,16 @@ class Bar:
     lost: int
 
 
+@dataclass(frozen=True)
+class Section:
+    """What a rule looked for, and how many documents it found what in; `looked_for` is None if it was not applied."""
+
+    rule: str
+    title: str
+    looked_for: list[str] | None
+    found: list[tuple[str, int]]
+
+
 def write(folder: Path, card: dict[str, Any]) -> None:
     """card.md and card.html beside the card.json that `card` is."""
     facts: dict[str, Any] = {
@@ -39,9 +52,8 @@ def write(folder: Path, card: dict[str, Any]) -> None:
         "licenses": licenses(card),
         "languages": _most(card["languages"]),
         "reasons": [(level["name"], r, n) for level in card["levels"] for r, n in _most(level["reasons"])],
-        "pii": _of_kind(card["counts"], "pii."),
-        "other_counts": {k: n for k, n in sorted(card["counts"].items()) if not k.startswith("pii.")},
-        "contaminated": _most(_of_kind(card["reports"], "decontaminate: ")),
+        "sections": (parts := sections(card)),
+        "other_counts": _others({**card["counts"], **card["reports"]}, [part.rule for part in parts]),
         "config": json.dumps(_used(card["config"]), indent=1, ensure_ascii=False),
     }
     for name, html in (("card.md", False), ("card.html", True)):
@@ -70,6 +82,28 @@ def funnel(card: dict[str, Any]) -> list[Bar]:
     return bars
 
 
+def sections(card: dict[str, Any]) -> list[Section]:
+    """A section for each rule that says so, whether it was applied or not."""
+    chosen = card["config"]["filter"]
+    made = []
+    for name, rule in hints_of(option(Filter, chosen)).items():
+        title = getattr(rule, "card", "")
+        if title and name in chosen:  # of a plug-in's rule there are settings only where it is applied
+            looked_for = [value for setting in rule.looked_for for value in chosen[name][setting]]
+            found = _of_rule(card["counts"], f"{name}.") | _of_rule(card["reports"], f"{name}: ")
+            made.append(Section(name, show.Inert(title), looked_for if name in chosen["rules"] else None, _most(found)))
+    return made
+
+
+def _of_rule(table: dict[str, int], prefix: str) -> dict[str, int]:
+    return {k.removeprefix(prefix): n for k, n in table.items() if k.startswith(prefix)}
+
+
+def _others(table: dict[str, int], told: list[str]) -> dict[str, int]:
+    """What rules without a section count and report."""
+    return {k: n for k, n in sorted(table.items()) if not k.startswith(tuple(f"{r}{s}" for r in told for s in ".:"))}
+
+
 def _used(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration without the settings of rules that were not applied; card.json has those too."""
     rules = config["filter"]
@@ -94,10 +128,6 @@ def _largest(table: dict[str, dict[str, Any]], key: str) -> list[tuple[str, dict
 
 def _most(table: dict[str, int]) -> list[tuple[str, int]]:
     return sorted(table.items(), key=lambda item: (-item[1], item[0]))[:_TOP]
-
-
-def _of_kind(table: dict[str, int], prefix: str) -> dict[str, int]:
-    return {k.removeprefix(prefix): n for k, n in sorted(table.items()) if k.startswith(prefix)}
 
 
 def size(n: float) -> show.Inert:

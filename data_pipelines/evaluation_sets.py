@@ -4,8 +4,9 @@ The planner has pinned what a name stands for. They are read once for a stage, b
 on machines without a way to the hub. The planner has refused two of one name.
 """
 
-from collections.abc import Sequence
+import dataclasses
 from pathlib import Path
+from typing import Any, cast
 
 import orjson
 
@@ -13,12 +14,21 @@ from data_pipelines.filters.texts import strings
 from data_pipelines.sources.hub import load_split, refusals
 from fmtrain.artifacts.storage import write_text
 from fmtrain.schema.evaluation_sets import parse
+from fmtrain.schema.rules import Filter
 
 
-def fetch(entries: Sequence[str], folder: Path, key: str) -> list[str]:
-    """The paths of the files, each a list of strings a row; one that is there already is not read again."""
-    folder.mkdir(exist_ok=True)
-    return [str(_fetch(entry, folder, key)) for entry in entries]
+def fetch(chosen: Filter, folder: Path, key: str) -> Filter:
+    """The rules, which stand at `key`, with files in the place of the sets that those applied name: a list of strings a
+    row. One that is there already is not read again."""
+    for rule, settings in chosen.applied():
+        for f in dataclasses.fields(cast(Any, settings)):
+            entries, into = getattr(settings, f.name), f.metadata.get("data_sets")
+            if into and entries:
+                folder.mkdir(exist_ok=True)
+                found = [str(_fetch(entry, folder, f"{key}.{rule}.{f.name}")) for entry in entries]
+                made = {f.name: [], into: [*getattr(settings, into), *found]}
+                chosen = dataclasses.replace(chosen, **{rule: dataclasses.replace(cast(Any, settings), **made)})
+    return chosen
 
 
 def _fetch(entry: str, folder: Path, key: str) -> Path:

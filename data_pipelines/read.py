@@ -34,8 +34,7 @@ from fmtrain.errors import InputError
 from fmtrain.kinds.corpus import CorpusJob
 from fmtrain.schema import plugins
 
-# what a document of the artifact may carry
-_META = ("url", "date", "license", "language", "language_score", "score", "toxicity_score", "title")
+_META = ("url", "date", "license")  # what a document of the artifact may carry beside what rules say of it
 _PENDING = 4096  # index records written at a time
 NAMED = 10_000  # unreadable records of each reason that the quarantine holds, the first; all are counted
 SHOWN, BRIEF = 100, 1023  # the first of a reason with all bytes that were kept, the others with so many
@@ -67,11 +66,13 @@ class _Out:
         self.index, self.job, self.rank, self.sources = index, job, task.rank, dict[str, int]()
         self.number, self.pending = 0, list[tuple[int | None, bytes]]()
         self.faults = Counter[str]()  # of the unit that is read, by reason
+        rules = (getattr(job.filter, name) for name in job.filter.known())
+        self.meta = [*_META, *(said for rule in rules for said in getattr(rule, "meta", ()))]
 
     def keep(self, doc: Document, key: int, *, earlier: bool = False) -> None:
         """Write a document and its index record."""
         row = {"id": doc.id, "text": doc.text, "group": doc.group, "source": doc.source}
-        offset, size = self.kept.put(key, row | {k: doc.meta[k] for k in _META if doc.meta.get(k) is not None})
+        offset, size = self.kept.put(key, row | {k: doc.meta[k] for k in self.meta if doc.meta.get(k) is not None})
         text, steps = doc.text.encode(), self.job.dedup.steps
         record = np.zeros((), INDEX)
         record["file"], record["line"] = key >> POSITION_BITS, key & ((1 << POSITION_BITS) - 1)

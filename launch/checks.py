@@ -26,6 +26,7 @@ def check(root: Root) -> None:
             raise ConfigError(f"stages.{name}: expected letters, digits, '_' and '-', the first a letter")
     _date(root.template_date)
     _environment(root.launch)
+    root.filter.check("filter")
     at = [At(name, stage, root, stages) for name, stage in stages.items()]
     _artifacts(at)
     for one in at:

@@ -29,9 +29,10 @@ from fmtrain.schema.common import Common
 from fmtrain.schema.load import filled, hints_of, load
 from fmtrain.schema.options import OPTIONS, chooser
 from fmtrain.schema.root import Root
+from launch.applied import check_applied
 from launch.checks import check
 from launch.keys import GROUPS, class_at, elsewhere, known_keys, nearest, node, slots
-from launch.recipes import check_folder, expanded, is_file, merged, options, place, readable
+from launch.recipes import check_folder, expanded, followed, is_file, merged, options, place, readable
 
 
 @dataclasses.dataclass
@@ -55,6 +56,7 @@ def compose(overrides: list[str], folder: Path | None = None) -> Root:
     _check_left_out(values)
     root = load(Root, filled(Root, expanded(Root, _overridden(base, values), folder)))
     check(root)
+    check_applied(root, folder)
     return root
 
 
@@ -257,9 +259,9 @@ def _first_key(cls: Any) -> str:
 
 
 def _is_stage(override: Override) -> bool:
-    """Whether it adds or changes a whole stage: `+stages.more={kind: train, ..}`."""
-    key = override.key_or_group
-    return key.startswith("stages.") and key.count(".") == 1 and isinstance(override.value(), dict)
+    """Whether it adds or changes a whole stage, `+stages.more={kind: train, ..}`, or what its rules follow from."""
+    whole = re.fullmatch(r"stages\.[^.]+(\.(data|filter))?", override.key_or_group)
+    return whole is not None and isinstance(override.value(), dict)
 
 
 def _base(choices: list[Override], stages: Sequence[Override] = (), folder: Path | None = None) -> dict[str, Any]:
@@ -275,14 +277,27 @@ def _base(choices: list[Override], stages: Sequence[Override] = (), folder: Path
         resolved = OmegaConf.to_container(OmegaConf.create({"plugins": data.get("plugins") or []}), resolve=True)
         plugins.register(load(_Plugins, resolved).plugins)  # those that the recipe names
         for override in stages:
-            name, value = override.key_or_group.partition(".")[2], override.value()
-            together = OmegaConf.merge(data["stages"].get(name) or {}, typing.cast(dict[str, Any], value))
-            data["stages"][name] = expanded(Stage, OmegaConf.to_container(together), folder)
+            _put(data, override, folder)
     except OmegaConfBaseException as e:
         raise ConfigError(readable(e)) from None
     for override in sorted((o for o in choices if o.package is not None), key=lambda o: o.key_or_group != "stage"):
         _place(data, override, folder)
-    return typing.cast(dict[str, Any], filled(Root, data))
+    return typing.cast(dict[str, Any], filled(Root, followed(data, folder)))
+
+
+def _put(data: Any, override: Override, folder: Path | None) -> None:
+    """Merge a stage that is given as a value, or its data or filter, into what stands there."""
+    _, name, *inner = override.key_or_group.split(".")
+    value = typing.cast(dict[str, Any], override.value())
+    before = data["stages"].get(name) or {}
+    if inner:
+        whole = filled(Root, data)
+        check_key(override, whole)
+        if _chooses(value, class_at(override.key_or_group, whole), before.get(inner[0]) or {}):
+            before = {**before, inner[0]: None}
+        value = {inner[0]: value}
+    together = OmegaConf.to_container(OmegaConf.merge(before, value))
+    data["stages"][name] = expanded(Stage, together, folder)
 
 
 def _place(data: Any, choice: Override, folder: Path | None) -> None:

@@ -46,10 +46,16 @@ class Node:
 
 @dataclass
 class Graph:
-    """The nodes in the order they run, and what was left out and why."""
+    """The nodes in the order they run, what was left out and why, and what there is to say of those that stay."""
 
     nodes: list[Node]
     left_out: list[str]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def said(self) -> list[str]:
+        """All that stands below a plan's table."""
+        return [*self.left_out, *self.notes]
 
 
 def pinned(graph: Graph) -> list[str]:
@@ -77,7 +83,8 @@ def build(root: Root) -> Graph:
         node.plugins = [asdict(plugin) for plugin in plugins.behind(at.cfg)]
         node.pinned = kind.pinned(at, job, node.sources)
         nodes.append(node)
-    return Graph(nodes, [*_told(found.left_out), *parts.notes(found.at)])
+    notes = [f"{name}: {note}" for name, at in found.at.items() if (note := of(at.cfg).note(at))]
+    return Graph(nodes, [*_told(found.left_out), *parts.notes(found.at)], notes)
 
 
 class _Parts:

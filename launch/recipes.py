@@ -25,11 +25,14 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from fmtrain.errors import ConfigError, StoreError
+from fmtrain.kinds.base import Stage
 from fmtrain.schema.load import bare, hints_of
 from fmtrain.schema.options import OPTIONS, chooser, chosen
+from fmtrain.schema.sources import Data
 from launch.keys import GROUPS
 
 CONFIG_MODULE = "fmtrain.conf"
+AUTO = "auto"  # the option of `filter` that stands for another
 _GLOBAL = "# @package _global_"  # Hydra's word for a file whose keys stand at the root
 _GIVEN = "given"  # what a recipe that is a file is called among Hydra's
 
@@ -105,19 +108,39 @@ def merged(lines: list[str], recipe: str, folder: Path | None) -> dict[str, Any]
     for group, name in chosen_here.items():
         if group in GROUPS and name in options(group, folder):
             data[group] = place(group, name, data.get(group), folder)
-    if "data" in own and not {"filter"} & (set(own) | set(chosen_here)) and "data" not in chosen_here:
-        data["filter"] = filter_of(own["data"], folder) or data["filter"]
     return data
 
 
-def filter_of(data: Any, folder: Path | None) -> str | None:
-    """The rules that an option of `data` brings, where no others are said."""
-    name = data.get("name") if isinstance(data, dict) else data
-    if not isinstance(name, str) or name not in options("data", folder):
-        return None
-    defaults = _read(option("data", name, folder), f"data={name}").get("defaults") or []
-    entries = [entry for entry in defaults if isinstance(entry, dict)]
-    return next((str(v) for entry in entries for k, v in entry.items() if k.startswith("override /filter@")), None)
+def followed(data: dict[str, Any], folder: Path | None) -> dict[str, Any]:
+    """`data` with what the documents call for in the place of `filter=auto`: the run's, or of a stage that has its own.
+
+    Under an auto of the run's a stage with data of its own has it too. Else the stage takes the run's filter, as ever.
+    """
+    everywhere, stages = _is_auto(data["filter"]), dict(data["stages"])
+    for name, stage in stages.items():
+        if isinstance(stage, dict) and "filter" in hints_of(chosen(Stage, stage)):
+            source, own = stage.get("data"), stage.get("filter")
+            if _is_auto(own) or (everywhere and source and not own):
+                stages[name] = {**stage, "filter": _usual(source or data["data"], own or {}, folder)}
+    return data | {"stages": stages} | ({"filter": _usual(data["data"], data["filter"], folder)} if everywhere else {})
+
+
+def _is_auto(given: Any) -> bool:
+    return isinstance(given, dict) and given.get("name") == AUTO
+
+
+def _usual(source: Any, given: dict[str, Any], folder: Path | None) -> dict[str, Any]:
+    """The option that a source of documents calls for, with what is given beside its name."""
+    usual = typing.cast(type[Data], chosen(Data, source)).usual_filter
+    said = {key: value for key, value in given.items() if key != "name" and value is not None}
+    return _over(place("filter", usual, None, folder), said)
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Two groups of settings as one, all the way down; those above count."""
+    both = {key: _over(below[key], value) for key, value in above.items()
+            if isinstance(value, dict) and isinstance(below.get(key), dict)}  # fmt: skip
+    return below | above | both
 
 
 def _hydra(lines: tuple[str, ...], text: str | None, folder: Path | None) -> str:
@@ -194,7 +217,7 @@ def place(group: str, name: str, before: Any, folder: Path | None) -> dict[str, 
     """An option for the place where `before` stands, of which stays what the option has and says nothing of."""
     given = f"{group}={name}"
     found = _read(option(group, name, folder), given)
-    if found.pop("defaults", None) and group != "data":  # a data source's filter goes to the root's
+    if found.pop("defaults", None):
         raise ConfigError(f"{given}: an option with defaults of its own cannot be placed; write them into it")
     fields = hints_of(chosen(GROUPS[group], found))
     found = {key: expanded(fields.get(key), value, folder) for key, value in found.items()}
@@ -217,8 +240,6 @@ def expanded(hint: Any, data: Any, folder: Path | None) -> Any:
         if isinstance(name, str) and name in options(group, folder) and len(set(OPTIONS[hint].values())) == 1:
             data = place(group, name, None, folder) | data  # the options differ in their values alone
     hints = hints_of(chosen(hint, data))
-    if {"data", "filter"} <= set(hints) and data.get("data") and "stages" not in hints and not data.get("filter"):
-        data = {**data, "filter": filter_of(data["data"], folder)}  # a stage's own
     return {key: expanded(hints.get(key), value, folder) for key, value in data.items()}
 
 

@@ -36,7 +36,8 @@ def referenced_files(job: Any, at: str) -> list[Source]:
 def _groups(job: Any, at: str) -> list[tuple[str, Any]]:
     """The groups of settings in a job, each with the key that it has in the configuration."""
     values = [(f.name, getattr(job, f.name)) for f in dataclasses.fields(job)]
-    return [(at if name == "stage" else name, value) for name, value in values if dataclasses.is_dataclass(value)]
+    keys = {"stage": at, **getattr(job, "keys", {})}
+    return [(keys.get(name, name), value) for name, value in values if dataclasses.is_dataclass(value)]
 
 
 def _identify_set(entry: str, key: str) -> Source:

@@ -70,7 +70,7 @@ def _begin(root: Root, overrides: list[str], config_dir: Path | None) -> Begun:
         return Begun(job.run_id, job=job)
     run_id = run_id or new_run_id()
     print(f"run {run_id}  recipe={root.recipe} launch={root.launch.name}  store {store.root}")
-    for line in found.graph.left_out:
+    for line in found.graph.said:
         print(f"  {line}")
     if others := misleading():
         print(

@@ -1,7 +1,7 @@
 """Which documents are kept: the table of rules by name, and the chain that applies those of a configuration in order.
 
-A rule's module says what it is for and is imported only where the rule is used. Who chooses the rules, and what happens
-to what they drop, is not known here.
+A rule's module says what it is for; its settings stand under the same name in fmtrain.schema.rules. Who chooses the
+rules, and what happens to what they drop, is not known here.
 """
 
 from collections.abc import Callable
@@ -10,137 +10,48 @@ from typing import Any, cast
 from data_pipelines.account import Account
 from data_pipelines.document import Document
 from data_pipelines.filters.base import Counting, Drop, Rule
+from data_pipelines.filters.c4 import C4, BadWords
+from data_pipelines.filters.classifier import Classifier
+from data_pipelines.filters.code import Code
+from data_pipelines.filters.decontaminate import Decontaminate
+from data_pipelines.filters.fineweb import FineWeb
+from data_pipelines.filters.gopher import GopherQuality, GopherRepetition
+from data_pipelines.filters.html import Html
+from data_pipelines.filters.language import Language
+from data_pipelines.filters.length import Length
+from data_pipelines.filters.license import License
+from data_pipelines.filters.pii import Pii
+from data_pipelines.filters.toxicity import Toxicity
+from data_pipelines.filters.unicode import Unicode
+from data_pipelines.filters.url import Url
 from data_pipelines.words import splitter
-from fmtrain.errors import ConfigError
 from fmtrain.schema import plugins
 from fmtrain.schema import rules as s
 
-
-def _html(settings: s.Html) -> Rule:
-    from data_pipelines.filters.html import Html
-
-    return Html(settings)
-
-
-def _unicode(settings: s.Unicode) -> Rule:
-    from data_pipelines.filters.unicode import Unicode
-
-    return Unicode(settings)
-
-
-def _url(settings: s.Url) -> Rule:
-    from data_pipelines.filters.url import Url
-
-    return Url(settings)
-
-
-def _length(settings: s.Length) -> Rule:
-    from data_pipelines.filters.length import Length
-
-    return Length(settings)
-
-
-def _language(settings: s.Language) -> Rule:
-    from data_pipelines.filters.language import Language
-
-    return Language(settings)
-
-
-def _gopher_quality(settings: s.GopherQuality) -> Rule:
-    from data_pipelines.filters.gopher import GopherQuality
-
-    return GopherQuality(settings)
-
-
-def _gopher_repetition(settings: s.GopherRepetition) -> Rule:
-    from data_pipelines.filters.gopher import GopherRepetition
-
-    return GopherRepetition(settings)
-
-
-def _c4(settings: s.C4) -> Rule:
-    from data_pipelines.filters.c4 import C4
-
-    return C4(settings)
-
-
-def _bad_words(settings: s.BadWords) -> Rule:
-    from data_pipelines.filters.c4 import BadWords
-
-    return BadWords(settings)
-
-
-def _fineweb(settings: s.FineWeb) -> Rule:
-    from data_pipelines.filters.fineweb import FineWeb
-
-    return FineWeb(settings)
-
-
-def _classifier(settings: s.Classifier) -> Rule:
-    from data_pipelines.filters.classifier import Classifier
-
-    return Classifier(settings)
-
-
-def _code(settings: s.Code) -> Rule:
-    from data_pipelines.filters.code import Code
-
-    return Code(settings)
-
-
-def _license(settings: s.License) -> Rule:
-    from data_pipelines.filters.license import License
-
-    return License(settings)
-
-
-def _toxicity(settings: s.Toxicity) -> Rule:
-    from data_pipelines.filters.toxicity import Toxicity
-
-    return Toxicity(settings)
-
-
-def _pii(settings: s.Pii) -> Rule:
-    from data_pipelines.filters.pii import Pii
-
-    return Pii(settings)
-
-
-def _decontaminate(settings: s.Decontaminate) -> Rule:
-    from data_pipelines.filters.decontaminate import Decontaminate
-
-    return Decontaminate(settings)
-
-
 RULES: dict[str, Callable[[Any], Rule]] = {
-    "html": _html,
-    "unicode": _unicode,
-    "url": _url,
-    "length": _length,
-    "language": _language,
-    "gopher_quality": _gopher_quality,
-    "gopher_repetition": _gopher_repetition,
-    "c4": _c4,
-    "bad_words": _bad_words,
-    "fineweb": _fineweb,
-    "classifier": _classifier,
-    "code": _code,
-    "license": _license,
-    "toxicity": _toxicity,
-    "pii": _pii,
-    "decontaminate": _decontaminate,
+    "html": Html,
+    "unicode": Unicode,
+    "url": Url,
+    "length": Length,
+    "language": Language,
+    "gopher_quality": GopherQuality,
+    "gopher_repetition": GopherRepetition,
+    "c4": C4,
+    "fineweb": FineWeb,
+    "bad_words": BadWords,
+    "toxicity": Toxicity,
+    "classifier": Classifier,
+    "code": Code,
+    "license": License,
+    "decontaminate": Decontaminate,
+    "pii": Pii,
 }
 EMPTY = Drop("empty.white_space")
 
 
 def make(name: str, config: s.Filter) -> Rule:
     """The rule of that name with its settings, ours or a plug-in's."""
-    if name in RULES:
-        return RULES[name](getattr(config, name))
-    if name in plugins.RULES:
-        return cast(Rule, plugins.RULES[name](getattr(config, name)))
-    known = ", ".join([*RULES, *plugins.RULES])
-    raise ConfigError(f"filter.rules: there is no rule {name!r}; there are {known}")
+    return cast(Rule, (RULES | plugins.RULES)[name](getattr(config, name)))
 
 
 class Chain:

@@ -14,7 +14,6 @@ from data_pipelines.document import Document
 from data_pipelines.filters.base import Drop
 from data_pipelines.filters.texts import entries
 from data_pipelines.words import Splitter
-from fmtrain.errors import ConfigError
 from fmtrain.schema import rules
 
 _CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
@@ -114,8 +113,6 @@ class BadWords:
     """
 
     def __init__(self, config: rules.BadWords) -> None:
-        if not config.lists:
-            raise ConfigError("filter.bad_words.lists is empty; expected files of words, e.g. [lists/en.txt]")
         self.config = config
         self.lists = [WordList(_language(path), entries(path)) for path in config.lists]
 

@@ -19,7 +19,7 @@ import xxhash
 from data_pipelines.document import Document
 from data_pipelines.filters.base import Drop
 from data_pipelines.words import FAST, VERSION, Words, split
-from fmtrain.errors import ConfigError, InputError
+from fmtrain.errors import InputError
 from fmtrain.schema import rules
 
 BITS = 18  # 2**18 weights, a file of 1 MB
@@ -34,10 +34,7 @@ class Classifier:
     """Drops a document below `min_score`; sets score in meta, which deduplication can rank copies by."""
 
     def __init__(self, config: rules.Classifier) -> None:
-        if not config.model:
-            raise ConfigError(
-                "filter.classifier.model is empty: make one with `fmtrain corpus train-classifier` and name its file"
-            )
+        assert config.model is not None
         self.config, self._model = config, load(config.model)
 
     def __call__(self, doc: Document) -> Drop | None:

@@ -23,15 +23,6 @@ class Decontaminate:
     """Drops a document with `min_hits` distinct n-grams of evaluation rows, or with a short row whole."""
 
     def __init__(self, config: rules.Decontaminate) -> None:
-        if not config.files:
-            raise ConfigError(
-                "filter.decontaminate has nothing to look for: give files, e.g. files=[eval/gsm8k.jsonl], or sets, "
-                "e.g. sets=[gsm8k]"
-            )
-        if not 1 <= config.min_words <= config.n_grams:
-            raise ConfigError(
-                f"filter.decontaminate.min_words: {config.min_words} is not between 1 and n_grams={config.n_grams}"
-            )
         self.config = config
         self.hits: Counter[str] = Counter()  # row -> documents dropped that hold it
         self._index = Index(config)
@@ -70,7 +61,7 @@ class Index:
             found += [(grams(w, min(len(w), self._n)), len(places)) for w in words]
             places.append((file, number))
         if not places:
-            raise ConfigError(f"filter.decontaminate: no text of {self._min} words or more in {', '.join(self._names)}")
+            raise ConfigError(f"rule decontaminate: no text of {self._min} words or more in {', '.join(self._names)}")
         hashes = np.concatenate([h for h, _ in found])
         owners = np.repeat([row for _, row in found], [len(h) for h, _ in found]).astype(np.int32)
         order = np.lexsort((owners, hashes))

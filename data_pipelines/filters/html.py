@@ -17,7 +17,6 @@ from pathlib import Path
 from data_pipelines.document import Document
 from data_pipelines.filters.base import Drop
 from data_pipelines.filters.html_worker import READY, receive, send
-from fmtrain.errors import ConfigError
 from fmtrain.schema import rules
 
 WORKER = Path(__file__).with_name("html_worker.py")
@@ -43,10 +42,6 @@ class Html:
     """
 
     def __init__(self, config: rules.Html) -> None:
-        if config.favour not in rules.FAVOURS:
-            raise ConfigError(f"filter.html.favour: {config.favour!r} is none of {', '.join(rules.FAVOURS)}")
-        if config.max_seconds < 1:
-            raise ConfigError(f"filter.html.max_seconds: {config.max_seconds} is less than 1 second a page")
         self.config = config
         self._child: subprocess.Popen[bytes] | None = None
 

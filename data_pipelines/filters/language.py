@@ -7,7 +7,6 @@ take its place by path (lid.176.bin, GlotLID); its labels are then what `languag
 from data_pipelines.document import Document
 from data_pipelines.filters.base import Drop
 from data_pipelines.filters.fasttext_model import Model, embedded
-from fmtrain.errors import ConfigError
 from fmtrain.schema import rules
 
 
@@ -15,8 +14,6 @@ class Language:
     """Keeps a document where one of `languages` scores `min_score`; sets language and language_score in meta."""
 
     def __init__(self, config: rules.Language) -> None:
-        if not config.languages:
-            raise ConfigError("filter.language.languages is empty: name the languages to keep, e.g. [en]")
         self.config, self._wanted = config, frozenset(config.languages)
         self._model = Model(config.model or embedded())
         # scores add up to 1: where more than half is asked for, only the best label can have it

@@ -9,7 +9,6 @@ from enum import IntEnum
 
 from data_pipelines.document import Document
 from data_pipelines.filters.base import Drop
-from fmtrain.errors import ConfigError
 from fmtrain.schema import rules
 
 SAYS_NOTHING = frozenset(("", "noassertion", "none", "null", "unknown", "other", "n/a", "no license", "no_license"))
@@ -26,10 +25,6 @@ class License:
     """Drops what is not allowed, and what is unknown where `unknown` is drop."""
 
     def __init__(self, config: rules.License) -> None:
-        if config.unknown not in rules.KEEP_OR_DROP:
-            raise ConfigError(f"filter.license.unknown: {config.unknown!r} is neither keep nor drop")
-        if not config.allow:
-            raise ConfigError("filter.license.allow is empty: name SPDX identifiers, e.g. [mit,apache-2.0]")
         self.config = config
         self._allow = frozenset(" ".join(name.lower().split()) for name in config.allow)
         self._known: dict[str, Verdict] = {}

@@ -19,13 +19,11 @@ class Toxicity:
     """toxicity.words: the share of words inside listed words and phrases; toxicity.score: the model's for `label`."""
 
     def __init__(self, config: rules.Toxicity) -> None:
-        if not config.lists and not config.model:
-            raise ConfigError("filter.toxicity: give word lists (filter.toxicity.lists) or a model (.model)")
         self.config = config
         words = [plain_words(entry) for path in config.lists for entry in entries(path)]
         words = [w for w in words if len(w)]
         if config.lists and not words:
-            raise ConfigError(f"filter.toxicity.lists: no word in {config.lists}")
+            raise ConfigError(f"rule toxicity: no word in {', '.join(config.lists)}")
         self._listed: Sequences | None = None
         if words:
             hashes = np.unique(np.concatenate([grams(w, len(w)) for w in words]))

@@ -11,7 +11,6 @@ import ftfy
 
 from data_pipelines.document import Document
 from data_pipelines.filters.base import Drop
-from fmtrain.errors import ConfigError
 from fmtrain.schema import rules
 
 _LINES = re.compile(r"[^\n]*\n|[^\n]+")
@@ -22,10 +21,6 @@ class Unicode:
     """Mends the text in place and counts the document as unicode.mended."""
 
     def __init__(self, config: rules.Unicode) -> None:
-        if config.normalization not in rules.NORMALIZATIONS:
-            raise ConfigError(
-                f"filter.unicode.normalization: {config.normalization!r} is none of {', '.join(rules.NORMALIZATIONS)}"
-            )
         self.config = ftfy.TextFixerConfig(
             unescape_html="auto" if config.fix_entities else False,  # auto: not in a text that holds a literal <
             fix_latin_ligatures=False,

@@ -21,7 +21,6 @@ from data_pipelines.document import Document
 from data_pipelines.filters.base import Drop
 from data_pipelines.filters.texts import entries
 from data_pipelines.words import mix
-from fmtrain.errors import ConfigError
 from fmtrain.schema import rules
 
 SOFT_WORDS = 2  # a soft word alone proves nothing (RefinedWeb, Penedo et al. 2023, appendix G.1)
@@ -36,8 +35,6 @@ class Url:
     """Drops a document whose address is listed: its domain, itself, or a word in it."""
 
     def __init__(self, config: rules.Url) -> None:
-        if config.unknown not in rules.KEEP_OR_DROP:
-            raise ConfigError(f"filter.url.unknown: {config.unknown!r} is neither keep nor drop")
         self.config = config
         own = [host(entry.lower()).removeprefix("www.") for file in config.domains for entry in entries(file)]
         self._domains = [hashed("\n".join(own).encode())]

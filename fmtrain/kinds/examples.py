@@ -7,7 +7,7 @@ from fmtrain.artifacts.stage import Source
 from fmtrain.errors import ConfigError
 from fmtrain.kinds.base import At, Kind, Parts, Role, Stage, check_heldout, data_of, of, seed_of
 from fmtrain.schema.fields import outside
-from fmtrain.schema.limits import Count, Positive
+from fmtrain.schema.limits import Count, Positive, check_ranges
 from fmtrain.schema.sources import Data, Rows, Stdlib
 
 
@@ -40,10 +40,7 @@ class MakeExamples(Kind):
 
     def check(self, at: At) -> None:
         check_heldout(at.root.data, "data")
-        for what in ("prompt", "response"):
-            low, high = getattr(at.cfg, f"min_{what}"), getattr(at.cfg, f"max_{what}")
-            if high < low:
-                raise ConfigError(f"{at.key}.min_{what}={low} is above {at.key}.max_{what}={high}; change one of them")
+        check_ranges(at.cfg, at.key)
 
     def absent(self, at: At) -> str:
         if isinstance(at.root.data, Rows) or at.cfg.inputs.get("corpus"):

@@ -32,9 +32,12 @@ def files() -> Any:
     return dataclasses.field(default_factory=list, metadata={"identity": False, "file": True})
 
 
-def data_sets() -> Any:
-    """Data sets (fmtrain.schema.evaluation_sets) whose commit or content, not whose entry, belongs to the identity."""
-    return dataclasses.field(default_factory=list, metadata={"identity": False, "file": True, "data_sets": True})
+def data_sets(into: str) -> Any:
+    """Data sets (fmtrain.schema.evaluation_sets) whose commit or content, not whose entry, belongs to the identity.
+
+    A worker reads them from files, which it adds to those of the field `into`.
+    """
+    return dataclasses.field(default_factory=list, metadata={"identity": False, "file": True, "data_sets": into})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +56,7 @@ def referenced(config: Any, prefix: str = "") -> list[Reference]:
         value, key = getattr(config, f.name), f"{prefix}{f.name}"
         if f.metadata.get("file") and value:
             values = [value] if isinstance(value, str) else value
-            found += [Reference(key, v, f.metadata.get("data_sets", False)) for v in values]
+            found += [Reference(key, v, "data_sets" in f.metadata) for v in values]
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
             found += referenced(value, f"{key}.")
     return found

@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from fmtrain.errors import ConfigError
+
 GREATEST = 2**63 - 1  # no whole number is above it, whatever its field
 
 
@@ -64,3 +66,12 @@ NotNegative = Annotated[float, Limits(least=0)]
 AboveZero = Annotated[float, Limits(above=0)]
 Size = Annotated[int, Limits(least=1, greatest=2**24)]  # of one dimension of a model or a batch
 RowLength = Annotated[int, Limits(least=2, greatest=2**24)]  # tokens of a row: one to read, one to predict
+
+
+def check_ranges(settings: Any, key: str) -> None:
+    """ConfigError where a `min_X` of the settings at `key` is above their `max_X`; 0 as a greatest is none."""
+    for name, low in vars(settings).items():
+        what = name.removeprefix("min_")
+        high = getattr(settings, f"max_{what}", 0) if what != name else 0
+        if isinstance(high, (int, float)) and 0 < high < low:
+            raise ConfigError(f"{key}.{name}={low} is above {key}.max_{what}={high}; change one of them")

@@ -145,14 +145,15 @@ def behind(cfg: Stage) -> list[Plugin]:
 
 
 def narrowed(config: Filter) -> Filter:
-    """The same without the settings of plug-ins' rules that are not applied: they belong to no corpus."""
+    """The same without the settings of rules that are not applied: they belong to no corpus."""
     ours = {f.name for f in dataclasses.fields(Filter)}
     fields = [f for f in dataclasses.fields(config) if f.name not in ours and f.name in config.rules]
     kind: type = Filter
     if fields:
         added = [(f.name, f.type, dataclasses.field(default_factory=f.default_factory)) for f in fields]
         kind = dataclasses.make_dataclass("Filter", added, bases=(Filter,))
-    made: Filter = kind(**{f.name: getattr(config, f.name) for f in dataclasses.fields(kind)})
+    applied = [f.name for f in dataclasses.fields(kind) if f.name in config.rules or f.name not in config.known()]
+    made: Filter = kind(**{name: getattr(config, name) for name in applied})
     return made
 
 

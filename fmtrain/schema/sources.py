@@ -1,7 +1,7 @@
 """Config of where documents and rows come from."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from fmtrain.schema.fields import MISSING, items, outside
 from fmtrain.schema.limits import Count, Limits, Share
@@ -12,6 +12,8 @@ from fmtrain.schema.options import options
 class Data:
     """A source of documents or rows. A document is held out when sha256(its group) mod heldout_modulus == 0."""
 
+    usual_filter: ClassVar[str] = "none"  # what filter=auto is for it
+
     name: str = MISSING
     heldout_modulus: Count = 20  # 0: nothing is held out
     max_bad_fraction: Share = 0.001  # of the records; more that cannot be read stops the stage
@@ -20,6 +22,8 @@ class Data:
 @dataclass
 class Stdlib(Data):
     """The Python standard library of the running interpreter; a document a file, grouped by top-level module."""
+
+    usual_filter = "code"
 
     name: str = "stdlib"
     modules: list[str] = items()  # only these top-level modules; empty: all
@@ -44,6 +48,8 @@ class Keys(Data):
 class Local(Keys):
     """Files by path, glob or URL (s3://, gs://, https://): JSON lines, Parquet, WARC, text; also .gz and .zst."""
 
+    usual_filter = "gopher"
+
     name: str = "local"
     files: list[str] = outside([])
 
@@ -51,6 +57,8 @@ class Local(Keys):
 @dataclass
 class Hub(Keys):
     """A Hugging Face dataset, streamed; `path` is its name or a folder on this machine."""
+
+    usual_filter = "gopher"
 
     name: str = "hub"
     path: str = MISSING

@@ -107,7 +107,7 @@ def _plan(overrides: list[str], config_dir: Path | None) -> Plan:
     found = start.planned(compose(overrides, config_dir))
     measure(found.steps, found.root.launch, found.store)
     left_out = [redact.shown(line) for line in found.graph.left_out]
-    text = show.printable(redact.shown(plan_text(found.steps, found.graph.left_out)))
+    text = show.printable(redact.shown(plan_text(found.steps, found.graph.said)))
     return Plan(found.root.recipe, Store(found.store.root), _stages(found), left_out, text)
 
 

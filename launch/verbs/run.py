@@ -81,5 +81,5 @@ def _plan(args: argparse.Namespace) -> int:
         return _show(root)
     found = planned(root)
     measure(found.steps, root.launch, found.store)
-    print(plan_text(found.steps, found.graph.left_out))
+    print(plan_text(found.steps, found.graph.said))
     return 0

@@ -93,6 +93,8 @@ def test_a_plugin_brings_a_rule_and_a_reader(toy: Path, words: Path, tmp_path: P
         toy, tmp_path, f"data.files={words}", "filter.rules=[vowels]", "filter.vowels.min_share=0.9", verb="plan"
     )
     assert settings.returncode == 0 and "min_share: 0.2 -> 0.9" in settings.stdout
+    unused = run(toy, tmp_path, f"data.files={words}", "filter=gopher", "filter.vowels.min_share=0.9", verb="plan")
+    assert unused.returncode == 2 and "filter.vowels.min_share is given, and vowels does not stand" in unused.stderr
     typo = run(toy, tmp_path, f"data.files={words}", "filter.vowels.min_shar=0.9", verb="plan")
     assert typo.returncode == 2 and "'filter.vowels.min_share'" in typo.stderr
 

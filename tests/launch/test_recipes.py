@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -187,7 +188,8 @@ def test_a_job_of_a_queue_keeps_the_recipe_that_was_planned(tmp_path: Path) -> N
     ("overrides", "rules"),
     [
         (["recipe=corpus_code", "filter=gopher"], ["gopher_repetition", "gopher_quality"]),
-        (["recipe={mine}"], ["gopher_repetition", "gopher_quality"]),  # those of its data
+        (["recipe={mine}"], ["code", "pii"]),  # those of the recipe that it extends
+        (["recipe={mine}", "filter=auto"], ["gopher_repetition", "gopher_quality"]),  # those of its data
         (["recipe={mine}", "filter=code"], ["code"]),
         (["recipe={mine}", "filter.rules=[length]"], ["length"]),
     ],
@@ -221,6 +223,62 @@ def test_another_option_by_value_leaves_nothing_of_the_one_before() -> None:
     own = compose(["data@stages.corpus.data=local", "stages.corpus.data.files=a.txt", "stages.examples=null",
                    "stages.sft=null", "stages.reference=null", "stages.dpo=null"]).stages["corpus"]  # fmt: skip
     assert own.filter.name == "gopher"  # type: ignore[union-attr]
+
+
+GOPHER = ("gopher", ["gopher_repetition", "gopher_quality"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "filters"),
+    [
+        ([], [("code", ["code"]), None, GOPHER]),
+        (["data=local"], [GOPHER, None, GOPHER]),
+        (["data=local", "filter=auto"], [GOPHER, None, GOPHER]),
+        (["data=local", "filter.rules=[length]"], [("gopher", ["length"]), None, GOPHER]),
+        (["filter=none"], [("none", []), None, None]),  # what was chosen holds wherever nothing else was
+        (["filter=none", "filter@stages.own.filter=auto"], [("none", []), None, GOPHER]),
+        (["filter=none", "filter@stages.plain.filter=auto"], [("none", []), ("code", ["code"]), None]),
+        (["data@stages.plain.data=local"], [("code", ["code"]), GOPHER, GOPHER]),
+        (["stages.plain.data={name: local, files: [a]}"], [("code", ["code"]), GOPHER, GOPHER]),
+        (["stages.own.filter={name: auto, rules: [pii]}"], [("code", ["code"]), None, ("gopher", ["pii"])]),
+        (["stages.own.data={name: stdlib}"], [("code", ["code"]), None, ("code", ["code"])]),
+        (["stages.own.filter.rules=[length]"], [("code", ["code"]), None, ("gopher", ["length"])]),
+    ],
+)
+def test_auto_follows_the_data(overrides: list[str], filters: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "stages:\n  plain: {kind: corpus}\n  own: {kind: corpus, data: {name: local, files: [a.txt]}}\n"
+    )
+    root = compose([f"recipe={tmp_path}/mine.yaml", *overrides])
+    found = [root.filter, *(root.stages[name].filter for name in ("plain", "own"))]
+    assert [one and (one.name, one.rules) for one in found] == filters
+
+
+def test_a_value_beside_auto_stays(tmp_path: Path) -> None:
+    (tmp_path / "filter").mkdir()
+    (tmp_path / "filter" / "gopher.yaml").write_text(
+        "name: gopher\nrules: [gopher_quality, length]\nlength: {min_chars: 3}\n"
+    )
+    (tmp_path / "mine.yaml").write_text(
+        "defaults: [tokens, _self_]\ndata: local\n"
+        "filter: {length: {min_words: 2}, gopher_quality: {min_stop_words: 1}}\n"
+    )
+    found = compose([f"recipe={tmp_path}/mine.yaml", "filter.length.max_words=9"], tmp_path).filter
+    assert vars(found.length) == {"min_chars": 3, "max_chars": 0, "min_words": 2, "max_words": 9}
+    assert (found.rules, found.gopher_quality.min_stop_words) == (["gopher_quality", "length"], 1)
+    with pytest.raises(ConfigError, match=r"stages\.nowhere is not part of recipe=quickstart"):
+        compose(["stages.nowhere.filter={name: auto}"])
+    with pytest.raises(ConfigError, match=r"^[^\n]*filter[^\n]*$"):
+        compose(["stages.corpus.filter={name: auto, rules: '${'}"])
+
+
+def test_a_plan_says_what_auto_stands_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.txt").write_text("a\n")
+    given = ["plan", "recipe=tokens", f"store={tmp_path}", "data=local", f"data.files={tmp_path}/a.txt"]
+    assert main(given) == 0
+    assert "corpus: filter=gopher, as data=local has it (gopher_repetition, gopher_quality)" in capsys.readouterr().out
+    assert main([*given, "filter=none"]) == 0
+    assert "filter=" not in capsys.readouterr().out
 
 
 def test_what_a_recipes_plug_ins_refer_to_must_be_there(tmp_path: Path) -> None:

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fmtrain.artifacts.stage import Stage, read_stage, write_stage
 from fmtrain.errors import ConfigError, InputError
+from fmtrain.schema.load import identity
 from fmtrain.schema.rules import Decontaminate, Filter
 from launch.compose import compose
+from launch.graph import build
+from launch.recipes import option, options
 from launch.references import absolute, referenced_files
 
 COMMIT = "0123456789" * 4
@@ -91,6 +95,51 @@ def test_what_would_not_be_applied_is_refused() -> None:
             compose([*base, "filter.rules=[decontaminate]", f"filter.decontaminate.sets=[{sets}]"])
 
 
+def test_a_setting_of_a_rule_that_is_not_applied(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = ["recipe=tokens", "data=hub", "data.path=x"]
+    mend = r"does not stand among filter\.rules=\[gopher_repetition,gopher_quality\]: it would not be applied\. "
+    mend += r"Add it \(filter\.rules=\[gopher_repetition,gopher_quality,fineweb\]\), or take"
+    with pytest.raises(ConfigError, match=rf"^filter\.fineweb\.short_line_thr is given, and fineweb {mend}"):
+        compose([*base, "filter=gopher", "filter.fineweb.short_line_thr=0.5"])
+    compose([*base, "filter=gopher", "filter.fineweb.short_line_thr=0.67"])  # says nothing
+    compose([*base, "filter=fineweb", "filter.rules=[pii]"])  # that c4 is loosened nobody here has said
+    own = [*base, "filter@stages.corpus.filter=gopher"]
+    with pytest.raises(ConfigError, match=r"^stages\.corpus\.filter\.length\.min_words is given, .*\(stages\.corpus\."):
+        compose([*own, "stages.corpus.filter.length.min_words=3"])
+    with pytest.raises(ConfigError, match=r"^stages\.corpus\.filter\.rules: there is no rule 'pi'; did you mean pii"):
+        compose([*own, "stages.corpus.filter.rules=[pi]"])
+    with pytest.raises(ConfigError, match=r"^filter\.rules: there is no rule 'pi'"):
+        compose(["recipe=finetune", "model.path=/x", "filter.rules=[pi]"])  # without any corpus
+    with pytest.raises(ConfigError, match=r"^stages\.corpus\.dedup\.keep=score needs classifier among filter\.rules"):
+        compose([*base, "dedup@stages.corpus.dedup=exact", "stages.corpus.dedup.keep=score"])
+
+
+def test_a_message_about_a_stages_own_rules_names_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    key = "stages.corpus.filter.decontaminate"
+    own = ["recipe=tokens", "filter@stages.corpus.filter=none", "stages.corpus.filter.rules=[decontaminate]"]
+    with pytest.raises(InputError, match=rf"^{key}\.files: .*nothing"):
+        build(compose([*own, f"{key}.files=[nothing*.jsonl]"]))
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "test.jsonl").write_text('{"q": "a"}\n')
+    stage, run = (
+        build(compose([*words, "data.modules=[json]"])).nodes[0]
+        for words in (
+            [*own, f"{key}.sets=['./ours:test']"],
+            ["recipe=tokens", "filter.rules=[decontaminate]", "filter.decontaminate.sets=['./ours:test']"],
+        )
+    )
+    assert stage.pinned == [f"{key}.sets=['{tmp_path}/ours:test']"]
+    assert identity(stage.job) == identity(run.job)  # where it stands says nothing of what is made
+    assert [s.identity for s in stage.sources] == [s.identity for s in run.sources]
+
+
+@pytest.mark.parametrize("name", options("filter"))
+def test_an_option_sets_what_it_applies(name: str) -> None:
+    found = yaml.safe_load(option("filter", name))
+    assert set(found) - {"name", "rules", "words"} <= set(found["rules"] or ())
+
+
 def test_settings_take_no_url() -> None:
     for rule in (Decontaminate(files=["https://h/x.jsonl"]), Decontaminate(files=["s3://b/*.jsonl"])):
         with pytest.raises(InputError, match=r"filter\.decontaminate\.files: .* is a URL; expected a path on this"):
@@ -124,7 +173,7 @@ def test_rules_that_do_not_fit_the_language() -> None:
     compose([*german, "filter.gopher_quality.stop_words=[der,die,das]"])
     compose([*base, "filter.language.languages=[de,en]"])
     with pytest.raises(ConfigError, match="at most three limits"):
-        compose([*base, "filter.gopher_repetition.top_n_grams=[0.1,0.1,0.1,0.1]"])
+        compose([*base[:-1], "filter.rules=[gopher_repetition]", "filter.gopher_repetition.top_n_grams=[1,1,1,1]"])
     with pytest.raises(ConfigError, match="a list is given whole"):
         compose(["data=hub", "data.path=x", "filter.rules+=[pii]"])
     with pytest.raises(ConfigError, match=r"dedup\.steps=\[exact,exact\]: a step stands twice"):

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from data_pipelines.document import Document
 from data_pipelines.filters.base import Drop
 from data_pipelines.filters.c4 import BadWords, WordList, chance
-from fmtrain.errors import ConfigError
 from fmtrain.schema import rules
 from tests.data_pipelines.filters.peer import agree, real_texts
 
@@ -69,11 +68,6 @@ def test_a_fraction_is_kept_by_id(lists: list[str]) -> None:
     assert kept == [doc.id for doc in docs if chance(doc.id) < 0.3]
     assert 250 < len(kept) < 350
     assert sum(doc.counts.get("bad_words.kept", 0) for doc in docs) == len(kept)
-
-
-def test_no_lists_is_no_rule() -> None:
-    with pytest.raises(ConfigError, match="lists is empty"):
-        BadWords(rules.BadWords())
 
 
 def test_real_lists_as_datatrove(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

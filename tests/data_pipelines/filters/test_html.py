@@ -9,7 +9,6 @@ import pytest
 from data_pipelines.document import Document
 from data_pipelines.filters import html as module
 from data_pipelines.filters.html import Html, is_markup, title_of
-from fmtrain.errors import ConfigError
 from fmtrain.schema import rules
 
 PROSE = "The committee met on Tuesday to discuss the harbour, and its members agreed that the old wall must be mended. "
@@ -131,8 +130,6 @@ def test_the_child_goes_with_its_rule() -> None:
 
 
 def test_settings() -> None:
-    with pytest.raises(ConfigError, match="speed"):
-        Html(rules.Html(favour="speed"))
     assert title_of("<TITLE lang=en> a\n b </TITLE>") == "a b" and title_of("<p>") == ""
 
 

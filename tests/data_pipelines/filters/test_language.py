@@ -10,7 +10,7 @@ import pytest
 from data_pipelines.document import Document
 from data_pipelines.filters.fasttext_model import embedded
 from data_pipelines.filters.language import Language
-from fmtrain.errors import ConfigError, InputError
+from fmtrain.errors import InputError
 from fmtrain.schema import rules
 from fmtrain.schema.languages import LABELS
 
@@ -40,8 +40,6 @@ def test_a_low_score_of_a_wanted_language_is_enough() -> None:
 
 
 def test_settings(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="languages"):
-        Language(rules.Language(languages=[]))
     with pytest.raises(InputError, match="no such file"):
         Language(rules.Language(model=str(tmp_path / "none.bin")))
     (tmp_path / "bad.bin").write_bytes(b"not a model at all")

@@ -44,7 +44,5 @@ def test_model_by_path() -> None:
 
 
 def test_settings(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="lists"):
-        Toxicity(rules.Toxicity())
     with pytest.raises(ConfigError, match="no word"):
         Toxicity(rules.Toxicity(lists=listed(tmp_path, "# nothing", "?!")))

@@ -5,13 +5,11 @@ import json
 from pathlib import Path
 
 import ftfy
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipelines.document import Document
 from data_pipelines.filters.unicode import Unicode
-from fmtrain.errors import ConfigError
 from fmtrain.schema import rules
 
 AS_DATATROVE = Unicode(rules.Unicode(normalization="none"))
@@ -51,8 +49,6 @@ def test_settings() -> None:
     assert mended(Unicode(rules.Unicode(uncurl_quotes=True)), "“a”") == '"a"'
     assert mended(Unicode(rules.Unicode(normalization="NFKC")), "ﬁ") == "fi"
     assert mended(Unicode(rules.Unicode(fix_entities=False)), "a &amp; b") == "a &amp; b"
-    with pytest.raises(ConfigError, match="NFX"):
-        Unicode(rules.Unicode(normalization="NFX"))
 
 
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=12).map("".join))
