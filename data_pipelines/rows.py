@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fmtrain.artifacts.fingerprint import canonical
-from fmtrain.schema.rows import form_of, no_form
+from fmtrain.schema.rows import made_ours, no_form
 from fmtrain.schema.sources import Rows
 
 ROLES = ("system", "user", "assistant")
@@ -58,7 +58,8 @@ class _Reject(ValueError):
 def normalise(row: Any, data: Rows) -> SftRow | PreferenceRow | str:
     """The row of the contract, or the reason why there is none. Its id is the hash of what it says."""
     try:
-        match form_of(row, data):
+        row, data, form = made_ours(row, data)
+        match form:
             case "messages":
                 return _sft(_messages(row["messages"], "messages"))
             case "prompt_completion":
@@ -68,7 +69,7 @@ def normalise(row: Any, data: Rows) -> SftRow | PreferenceRow | str:
                 return _preference(row, data)
             case _:
                 return no_form(row)
-    except _Reject as e:
+    except ValueError as e:  # a _Reject, or what a plug-in says
         return str(e)
 
 

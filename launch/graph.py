@@ -40,7 +40,7 @@ class Node:
     sources: list[Source] = field(default_factory=list)
     unlabelled: set[str] = field(default_factory=set)  # roles of many stages whose names say nothing of the result
     agrees: dict[str, tuple[str, ...]] = field(default_factory=dict)  # role -> roles that it must have been made of too
-    plugins: list[dict[str, str]] = field(default_factory=list)  # that its kind or objective comes of
+    plugins: list[dict[str, str]] = field(default_factory=list)  # that its settings come of
     pinned: list[str] = field(default_factory=list)  # overrides that say what names on the hub stood for
 
 
@@ -80,7 +80,7 @@ def build(root: Root) -> Graph:
         node.sources = [*kind.reads(at), *referenced_files(job, at.key)]
         node.unlabelled = {role.name for role in kind.roles(at) if role.many and not role.labels}
         node.agrees = {role.name: role.agrees for role in kind.roles(at) if role.agrees}
-        node.plugins = [asdict(plugin) for plugin in plugins.behind(at.cfg)]
+        node.plugins = [asdict(plugin) for plugin in plugins.behind(at.cfg, job)]
         node.pinned = kind.pinned(at, job, node.sources)
         nodes.append(node)
     notes = [f"{name}: {note}" for name, at in found.at.items() if (note := of(at.cfg).note(at))]

@@ -4,7 +4,8 @@ Reads the store, and writes there only how files looked that it has hashed. The 
 it has run: it is taken of its slice, its sources' content and its parents' fingerprints.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fmtrain.artifacts.fingerprint import differences, fingerprint
@@ -13,8 +14,9 @@ from fmtrain.artifacts.storage import owner_of
 from fmtrain.artifacts.store import Store
 from fmtrain.artifacts.worker import RESULT
 from fmtrain.errors import ConfigError
-from fmtrain.kinds.base import Amount, Kind
+from fmtrain.kinds.base import MODELS, Amount, Kind
 from fmtrain.redact import shown_in
+from fmtrain.schema import plugins
 from fmtrain.schema.load import identity
 from fmtrain.schema.training import Shape
 from launch.code import code_hash
@@ -57,6 +59,7 @@ def plan(graph: Graph, store: Store) -> list[Step]:
     for node in graph.nodes:
         parents = {role: _parent(origin, steps, store) for role, origin in node.parents.items()}
         prints = {role: _identity(parent) for role, parent in parents.items()}
+        node.plugins = _with_models(node, parents.values())
         payload = {
             "kind": node.kind.name,
             "revision": node.kind.revision,
@@ -76,6 +79,24 @@ def plan(graph: Graph, store: Store) -> list[Step]:
     for step in steps.values():
         _check_agreement(step)
     return list(steps.values())
+
+
+def _with_models(node: Node, parents: Iterable["Step | Artifact | Folder"]) -> list[dict[str, str]]:
+    """The plug-ins of a stage, with those that know the class of a model that it reads."""
+    given = set[str]()
+    for parent in parents:
+        if not isinstance(parent, Folder) and _makes(parent) in MODELS:
+            given |= {one["module"] for one in _payload(parent).get("plugins", [])}
+    known = {one["module"]: one for one in [*map(asdict, plugins.knowing(given)), *node.plugins]}
+    return [known[module] for module in sorted(known)]
+
+
+def _makes(parent: "Step | Artifact") -> str:
+    return parent.node.kind.makes if isinstance(parent, Step) else parent.manifest.kind
+
+
+def _payload(parent: "Step | Artifact") -> dict[str, Any]:
+    return parent.payload if isinstance(parent, Step) else parent.manifest.payload
 
 
 def _unnamed(prints: dict[str, str], unlabelled: set[str]) -> dict[str, str]:
@@ -132,7 +153,7 @@ def _check_agreement(step: Step) -> None:
         if not shared:
             continue
         assert not isinstance(parent, Folder)
-        made_of = (parent.payload if isinstance(parent, Step) else parent.manifest.payload).get("parents", {})
+        made_of = _payload(parent).get("parents", {})
         for other in shared:
             if made_of.get(other) != step.payload["parents"].get(other):
                 raise ConfigError(

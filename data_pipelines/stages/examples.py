@@ -23,7 +23,10 @@ from fmtrain.artifacts.stage import Stage
 from fmtrain.artifacts.worker import Progress, Result, tell
 from fmtrain.errors import InputError
 from fmtrain.kinds.examples import ExamplesJob, ExamplesStage
-from fmtrain.schema.rows import FORMS
+from fmtrain.schema import plugins
+from fmtrain.schema.load import load as load_as
+from fmtrain.schema.plugins import Plugin
+from fmtrain.schema.rows import forms_told
 from fmtrain.schema.sources import Rows
 
 SPLITS: tuple[Split, ...] = ("train", "heldout")
@@ -42,6 +45,7 @@ class Examples:
 
 def run(stage: Stage) -> Result:
     """Rows of the user's where the data is rows, else examples from the functions of the corpus."""
+    plugins.verify(load_as(Plugin, p) for p in stage.job.get("plugins", []))
     job = stage.job_as(ExamplesJob)
     if isinstance(job.data, Rows):
         examples, counts = from_rows(stage, job, job.data)
@@ -323,5 +327,6 @@ def _too_many_unfit(tally: Tally, data: Rows) -> str:
     return (
         f"{tally.unfit} of {tally.read} rows are unusable ({share:.1%}), more than "
         f"data.max_bad_fraction={data.max_bad_fraction} allows; {tally.found()}. Mend the rows, or say that so many "
-        f"may be left out: data.max_bad_fraction={math.ceil(1000 * share) / 1000}. Expected one of the forms - {FORMS}"
+        f"may be left out: data.max_bad_fraction={math.ceil(1000 * share) / 1000}. "
+        f"Expected one of the forms - {forms_told()}"
     )

@@ -16,7 +16,7 @@ from fmtrain.artifacts.mistaken import START, mistaken
 from fmtrain.artifacts.stage import Source
 from fmtrain.artifacts.unpack import packing_of, unpack
 from fmtrain.errors import InputError
-from fmtrain.schema.rows import FORMS, Form, form_of, keys_of, no_form
+from fmtrain.schema.rows import FOREIGN, form_of, forms_told, keys_of, no_form
 from fmtrain.schema.sources import Rows
 
 LOOKED_AT = 128 << 20  # bytes of content that the plan looks at, of all files together
@@ -50,9 +50,11 @@ class Tally:
         named = files[0].path + (f" and {len(files) - 1} more" if len(files) > 1 else "")
         if not self.unfit:
             lack = "hold no row at all" if whole else "begin with no row: blank lines, or one that does not end"
-            return f"data.files ({named}) {lack}. Expected JSON lines of one of these forms - {FORMS}"
+            return f"data.files ({named}) {lack}. Expected JSON lines of one of these forms - {forms_told()}"
         read = self.read if whole else f"first {self.read}"
-        return f"none of the {read} rows in {named} is usable; {self.found()}. Expected one of the forms - {FORMS}"
+        return (
+            f"none of the {read} rows in {named} is usable; {self.found()}. Expected one of the forms - {forms_told()}"
+        )
 
 
 def read_rows(
@@ -127,7 +129,7 @@ class Purse:
 class Look:
     """What the plan knows of the rows. `several`: there are two different ones or more; `whole`: all were looked at."""
 
-    forms: frozenset[Form]
+    forms: frozenset[str]
     several: bool
     whole: bool
 
@@ -137,7 +139,7 @@ def look(data: Rows, files: list[Source], most: int = LOOKED_AT) -> Look:
 
     InputError with what was found instead where no row has a form.
     """
-    tally, forms, different, whole = Tally(), set[Form](), set[bytes](), True
+    tally, forms, different, whole = Tally(), set[str](), set[bytes](), True
     for n, source in enumerate(files):
         share = max(_LEAST, most // (len(files) - n))
         purse = Purse(min(share, most))
@@ -150,7 +152,8 @@ def look(data: Rows, files: list[Source], most: int = LOOKED_AT) -> Look:
             forms.add(form)
             if len(different) < 2:
                 different.add(orjson.dumps(row))
-            if "preference" in forms and len(forms) > 1 and len(different) > 1:
+            # forms of plug-ins are known by what is met of them, since their code belongs to what is made
+            if "preference" in forms and len(forms) > 1 and len(different) > 1 and not FOREIGN:
                 return Look(frozenset(forms), True, True)
         whole = whole and purse.left > 0
         most -= begin - purse.left

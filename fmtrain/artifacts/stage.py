@@ -56,7 +56,7 @@ class Stage:
     work: str
     resources: dict[str, Any] = field(default_factory=dict)  # ranks, tasks, executor
     folder: Path = field(default=Path("."), compare=False)
-    plugins: list[dict[str, str]] = field(default_factory=list)  # that its kind or objective comes of, as planned
+    plugins: list[dict[str, str]] = field(default_factory=list)  # that its settings, or a model's class, come of
 
     def job_as(self, cls: type[T]) -> T:
         """The frozen slice as a schema dataclass."""

@@ -6,8 +6,11 @@ from fmtrain.artifacts.rows import LOOKED_AT, look
 from fmtrain.artifacts.stage import Source
 from fmtrain.errors import ConfigError
 from fmtrain.kinds.base import At, Kind, Parts, Role, Stage, check_heldout, data_of, of, seed_of
+from fmtrain.schema import plugins
 from fmtrain.schema.fields import outside
 from fmtrain.schema.limits import Count, Positive, check_ranges
+from fmtrain.schema.plugins import Plugin
+from fmtrain.schema.rows import FOREIGN, OURS
 from fmtrain.schema.sources import Data, Rows, Stdlib
 
 
@@ -31,6 +34,7 @@ class ExamplesJob:
     seed: Count
     data: Data
     stage: ExamplesStage = field(default_factory=ExamplesStage)
+    plugins: list[Plugin] = field(default_factory=list)  # whose forms the rows have
 
 
 class MakeExamples(Kind):
@@ -41,6 +45,10 @@ class MakeExamples(Kind):
     def check(self, at: At) -> None:
         check_heldout(at.root.data, "data")
         check_ranges(at.cfg, at.key)
+        forms = (*OURS, *sorted(FOREIGN))
+        for form in at.root.data.forms if isinstance(at.root.data, Rows) else []:
+            if form not in forms:
+                raise ConfigError(f"data.forms: {form!r} is not one of {', '.join(forms)}")
 
     def absent(self, at: At) -> str:
         if isinstance(at.root.data, Rows) or at.cfg.inputs.get("corpus"):
@@ -66,7 +74,7 @@ class MakeExamples(Kind):
         if not isinstance(data, Rows):
             return None
         known = look(data, self.reads(at))
-        found = set(data.forms) or known.forms
+        found = {FOREIGN[form].form if form in FOREIGN else form for form in set(data.forms) or known.forms}
         why, has = dict[str, str](), {"sft", "preference"}
         if known.whole and not known.several:
             why["heldout"] = "data.files hold one row (or the same one several times), which is trained on"
@@ -79,13 +87,15 @@ class MakeExamples(Kind):
             has.remove("preference")
             why["preference"] = "no row has the preference form (prompt, chosen, rejected)"
         note = "" if known.whole or data.forms else (
-            f"of the rows {LOOKED_AT >> 20} MiB were looked at ({', '.join(sorted(found))}); where later ones have "
-            f"another form say so: data.forms=[{','.join(sorted({*found, 'preference'}))}]"
+            f"of the rows {LOOKED_AT >> 20} MiB were looked at ({', '.join(sorted(known.forms))}); where later ones "
+            f"have another form say so: data.forms=[{','.join(sorted({*known.forms, 'preference'}))}]"
         )  # fmt: skip
         return Parts(frozenset(has), why, note)
 
     def job(self, at: At, inputs: dict[str, str]) -> ExamplesJob:
-        return ExamplesJob(seed_of(at), data_of(at, inputs.get("corpus")), at.cfg)
+        data = data_of(at, inputs.get("corpus"))
+        forms = data.forms or look(data, self.reads(at)).forms if isinstance(data, Rows) and FOREIGN else ()
+        return ExamplesJob(seed_of(at), data, at.cfg, plugins.having_forms(forms))
 
 
 def _why(data: Data) -> str:

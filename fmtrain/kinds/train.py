@@ -103,7 +103,7 @@ class Train(Kind):
             raise ConfigError(
                 f"{at.key} starts from random weights (model={model.name}); give one: model=hf model.path=DIR"
             )
-        if isinstance(model, Bert) != (objective.task == "masked"):
+        if model.task != objective.task:
             raise ConfigError(
                 f"model={model.name} cannot learn {at.key}.objective={objective.name}; bert goes with mlm"
             )
@@ -193,6 +193,8 @@ def check_stage(cfg: TrainStage, at: str) -> None:
         raise ConfigError(f"{at}.precision=bf16 needs {at}.zero.stage of 1 or more; set {at}.zero.stage=1")
     if cfg.zero.stage == 0 and cfg.zero.offload_optimizer:
         raise ConfigError(f"{at}.zero.offload_optimizer=true needs {at}.zero.stage of 1 or more")
+    if cfg.zero.stage and cfg.optim.whole:
+        raise ConfigError(f"{at}.optim={cfg.optim.name} needs parameters in their shape; set {at}.zero.stage=0")
     packing = cfg.objective.packing
     if cfg.packing != packing:
         raise ConfigError(f"{at}.objective={cfg.objective.name} needs {at}.packing={packing}, not {cfg.packing}")

@@ -8,6 +8,8 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fmtrain.errors import ConfigError
+from fmtrain.schema import plugins
+from fmtrain.schema.options import OPTIONS
 from fmtrain.schema.training import Bert, Llama, Model
 
 Task = Literal["causal", "masked"]  # what the head predicts: the next token, or the masked ones
@@ -20,23 +22,23 @@ def build_model(cfg: Model, tokenizer: PreTrainedTokenizerBase, seed: int, task:
 
     The process's random state is neither used nor changed. `task`, where given, must be the one the model is for.
     """
-    if cfg.name not in MODELS:
+    builders = MODELS | plugins.MODELS
+    if cfg.name not in builders:
         raise ConfigError(
-            f"model.name: {cfg.name!r} cannot be built from random weights; choose one of {', '.join(sorted(MODELS))}"
+            f"model.name: {cfg.name!r} cannot be built from random weights; choose one of {', '.join(sorted(builders))}"
         )
     if not 0 <= seed <= _LARGEST_SEED:
         raise ConfigError(f"seed: {seed} is not between 0 and {_LARGEST_SEED}")
-    made_for, build = MODELS[cfg.name]
-    if task is not None and task != made_for:
-        fits = [name for name, (other, _) in MODELS.items() if other == task]
+    if task is not None and task != cfg.task:
+        fits = [name for name in builders if OPTIONS[Model][name].task == task]  # type: ignore[attr-defined]
         raise ConfigError(
-            f"model.name={cfg.name} is a {made_for} language model and the objective trains a {task} one; "
+            f"model.name={cfg.name} is a {cfg.task} language model and the objective trains a {task} one; "
             f"choose model={' or '.join(sorted(fits))}, or an objective that goes with {cfg.name}"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            model = build(cfg, tokenizer)
+            model: PreTrainedModel = builders[cfg.name](cfg, tokenizer)
         except (ValueError, TypeError, StrictDataclassError) as e:  # transformers checks that the sizes go together
             raise ConfigError(f"model: transformers refuses these values: {e}") from e
     return model.to(torch.float32).train()
@@ -94,4 +96,4 @@ def _divides(name: str, value: int, by: str, parts: int) -> None:
         raise ConfigError(f"model.{name}={value} is not a multiple of model.{by}={parts}; change one of the two")
 
 
-MODELS: dict[str, tuple[Task, Builder]] = {"llama": ("causal", _llama), "bert": ("masked", _bert)}
+MODELS: dict[str, Builder] = {"llama": _llama, "bert": _bert}

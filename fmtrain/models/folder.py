@@ -1,6 +1,7 @@
 """A Hugging Face folder on this disk: load model and tokenizer, save them. No network, no remote code."""
 
 import copy
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from fmtrain.data.chat import end_token_ids
 from fmtrain.data.padding import padded_length
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.models.build import Task
+from fmtrain.schema import plugins
 
 _SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "repetition_penalty")  # kept from a model's own settings
 
@@ -45,6 +47,8 @@ def load_model(folder: Path, task: Task, tokenizer: PreTrainedTokenizerBase | No
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
     _require_folder(folder, ["config.json"])
+    for module in plugins.CLASSES:
+        importlib.import_module(module)
     if not any(folder.glob("*.safetensors")):
         raise InputError(f"{folder} has no .safetensors file; save the model with safetensors (save_pretrained does)")
     auto = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}[task]

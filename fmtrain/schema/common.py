@@ -18,7 +18,7 @@ class Common:
     store: str = "./store"  # where artifacts, unfinished work and runs lie
     seed: Count = 1  # of what is drawn: examples, weights, the order of rows, samples
     template_date: str = TEMPLATE_DATE  # YYYY-MM-DD: today, to chat templates that ask for it
-    plugins: list[str] = outside([])  # modules that register rules and readers
+    plugins: list[str] = outside([])  # modules that add what is not ours: docs/corpus/plugins.md
     data: Data = field(default_factory=Data)  # documents or rows
     filter: Filter = field(default_factory=Filter)  # which documents stay
     dedup: Dedup = field(default_factory=Dedup)  # which are copies

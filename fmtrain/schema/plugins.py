@@ -1,4 +1,5 @@
-"""Rules, readers, kinds of stages and objectives from packages outside this one, in the same tables as ours.
+"""What packages outside this one add, in the same tables as ours: rules, readers, forms of rows, kinds of stages,
+objectives, shapes of models, optimizers.
 
 A plug-in is a module with a function `register(registry)`:
 
@@ -11,6 +12,9 @@ A plug-in is a module with a function `register(registry)`:
         registry.reader(".csv", read)               # read(data, unit, on_hash) -> iterator of documents and faults
         registry.kind(Count())                      # a kind of stage: fmtrain.kinds.base.Kind, with a worker of its own
         registry.objective(Focal, make_focal)       # make_focal() -> fmtrain.objectives.base.Objective; imports torch
+        registry.model(Wide, build)                 # build(settings, tokenizer) -> a transformers model
+        registry.optimizer(Lion, make_lion)         # make_lion(settings, parameters) -> torch.optim.Optimizer
+        registry.rows("alpaca", ("instruction", "output"), "prompt_completion", convert)    # convert(row) -> row
 
 It is named in `plugins=[my_pkg.rules]`, or found by itself through the entry-point group `fmtrain.plugins`. The
 launching side imports it to know its settings, so heavy imports belong inside such functions. A rule's settings then
@@ -23,28 +27,34 @@ import hashlib
 import importlib
 import importlib.metadata
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from fmtrain.errors import ConfigError
-from fmtrain.kinds.base import KINDS, Kind, Stage
+from fmtrain.kinds.base import KINDS, Kind
 from fmtrain.kinds.base import register as add_kind
 from fmtrain.kinds.objectives import Objective
-from fmtrain.schema.options import OPTIONS, options
+from fmtrain.schema import rows
+from fmtrain.schema.fields import MISSING
+from fmtrain.schema.options import OPTIONS, chooser, options
 from fmtrain.schema.rules import Filter
+from fmtrain.schema.training import Model, Optim
 
 GROUP = "fmtrain.plugins"
 RULES: dict[str, Callable[[Any], Any]] = {}  # rule -> its maker
 READERS: dict[str, Callable[..., Any]] = {}  # file suffix -> its reader
 OBJECTIVES: dict[str, Callable[[], Any]] = {}  # objective -> what makes its training side
-_ORIGIN: dict[str, str] = {}  # rule, suffix, `kind NAME`, `objective NAME` -> the module that registered it
+MODELS: dict[str, Callable[[Any, Any], Any]] = {}  # model -> what draws it at random
+OPTIMIZERS: dict[str, Callable[[Any, Any], Any]] = {}
+CLASSES: dict[str, str] = {}  # module that tells transformers the classes of a plug-in's models -> the plug-in
+_ORIGIN: dict[Any, str] = {}  # rule, suffix, form of rows, class of settings -> the module that registered it
 _done: set[str] = set()
 
 
 @dataclasses.dataclass
 class Plugin:
-    """A package of rules, readers, kinds or objectives outside this one, as it was when the run was planned."""
+    """A package outside this one, as it was when the run was planned."""
 
     module: str
     package: str
@@ -81,15 +91,49 @@ class Registry:
                 "choose another name"
             )
         add_kind(kind)
-        _ORIGIN[f"kind {kind.name}"] = self.module
+        _ORIGIN[kind.config] = self.module
 
     def objective(self, config: type[Objective], make: Callable[[], Any]) -> None:
         """An objective: its settings with their default `name`, and what gives its collate and loss to a training."""
-        name = config().name
-        if name in OPTIONS[Objective] or not dataclasses.is_dataclass(config):
-            raise ConfigError(f"plug-in {self.module}: an objective {name!r} stands already; choose another name")
-        options(Objective, **{name: config})
-        OBJECTIVES[name], _ORIGIN[f"objective {name}"] = make, self.module
+        OBJECTIVES[self._option(Objective, config)] = make
+
+    def model(self, config: type[Model], make: Callable[[Any, Any], Any], classes: str = "") -> None:
+        """A shape of a model that is drawn at random: its settings with their default `name`; `make`, given these and
+        the tokenizer, builds it with transformers.
+
+        `classes` is the module that tells transformers' Auto classes of a class of its own, imported where it is built
+        or read.
+        """
+        MODELS[self._option(Model, config)] = make
+        if classes:
+            CLASSES[classes] = self.module
+
+    def optimizer(self, config: type[Optim], make: Callable[[Any, Any], Any]) -> None:
+        """An optimizer: its settings with their default `name`; `make`, given these and the parameters, is torch's."""
+        OPTIMIZERS[self._option(Optim, config)] = make
+
+    def rows(self, name: str, keys: Iterable[str], form: str, convert: Callable[[dict[str, Any]], Any]) -> None:
+        """A form of fine-tuning rows: the keys by which a row is known for one, and what makes of it a row of our
+        `form`: messages, prompt_completion or preference. A ValueError of `convert` is why a row is left out."""
+        if name in rows.FOREIGN or name in rows.OURS or form not in rows.OURS or isinstance(keys, str) or not keys:
+            raise ConfigError(
+                f"plug-in {self.module}: rows {name!r} need a name of their own, keys, and a form among "
+                f"{', '.join(rows.OURS)}"
+            )
+        rows.FOREIGN[name] = rows.Foreign(tuple(keys), form, convert)
+        _ORIGIN[f"rows {name}"] = self.module
+
+    def _option(self, base: type, config: type) -> str:
+        """The name of a class of settings, once it stands among the options of its base."""
+        name = getattr(config(), chooser(base))
+        if name in OPTIONS[base] or name == MISSING or not issubclass(config, base):
+            raise ConfigError(
+                f"plug-in {self.module}: {config.__name__} is to be a dataclass that extends {base.__name__}, whose "
+                f"{chooser(base)} ({name!r}) no other has"
+            )
+        options(base, **{name: config})
+        _ORIGIN[config] = self.module
+        return str(name)
 
     def reader(self, suffix: str, read: Callable[..., Any]) -> None:
         """A reader of files whose name ends in `suffix`, e.g. ".csv"."""
@@ -137,11 +181,28 @@ def used(rules: Iterable[str], files: Iterable[str]) -> list[Plugin]:
     return [describe(module) for module in sorted({_ORIGIN[key] for key in keys if key in _ORIGIN})]
 
 
-def behind(cfg: Stage) -> list[Plugin]:
-    """The plug-ins that a stage's kind and its objective come of, as they are now."""
-    objective = getattr(cfg, "objective", None)
-    keys = [f"kind {cfg.kind}", f"objective {getattr(objective, 'name', '')}"]
-    return [describe(module) for module in sorted({_ORIGIN[key] for key in keys if key in _ORIGIN})]
+def having_forms(forms: Iterable[str]) -> list[Plugin]:
+    """The plug-ins behind these forms of rows, as they are now."""
+    return [describe(module) for module in sorted({_ORIGIN[f"rows {form}"] for form in forms if form in rows.FOREIGN})]
+
+
+def behind(*settings: Any) -> list[Plugin]:
+    """The plug-ins that classes of settings come of, groups within them too, as they are now."""
+    modules = {_ORIGIN[type(one)] for group in settings for one in _groups(group) if type(one) in _ORIGIN}
+    return [describe(module) for module in sorted(modules)]
+
+
+def knowing(modules: Iterable[str]) -> list[Plugin]:
+    """Those of these plug-ins that have classes of models of their own: whoever reads such a model needs them."""
+    return [describe(module) for module in sorted(set(modules) & set(CLASSES.values()))]
+
+
+def _groups(settings: Any) -> Iterator[Any]:
+    """A dataclass, and every other within it."""
+    if dataclasses.is_dataclass(settings):
+        yield settings
+        for field in dataclasses.fields(settings):
+            yield from _groups(getattr(settings, field.name))
 
 
 def narrowed(config: Filter) -> Filter:

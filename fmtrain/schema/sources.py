@@ -75,8 +75,8 @@ class Rows(Data):
     files: list[str] = outside([])
     prompt_key: str = "prompt"
     completion_key: str = "completion"
-    # which forms the rows have; empty: looked up in the beginning of each file
-    forms: list[Annotated[str, Limits(choices=("messages", "prompt_completion", "preference"))]] = outside([])
+    # which forms the rows have: messages, prompt_completion, preference, a plug-in's; empty: looked up in each file
+    forms: list[str] = outside([])
     max_line_mb: Annotated[int, Limits(least=1, greatest=1000)] = 16  # a longer line is no row
     max_bad_fraction: Share = 0.1  # of the rows; more that are unusable stops the stage
 

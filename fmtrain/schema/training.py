@@ -1,7 +1,7 @@
 """Config of what a training is made of: model, optimizer, schedule, ZeRO, checkpoints."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from fmtrain.schema.fields import MISSING, outside
 from fmtrain.schema.limits import AboveZero, Count, Limits, NotNegative, Positive, Share, Size
@@ -23,7 +23,9 @@ class Shape:
 
 @dataclass
 class Model:
-    """A model to start from."""
+    """A model to start from. What a plug-in draws at random is a class of its own, with a default `name`."""
+
+    task: ClassVar[str] = "causal"  # of its head: causal or masked
 
     name: str = MISSING
 
@@ -64,6 +66,8 @@ class Llama(Model):
 class Bert(Model):
     """A BERT-style encoder from random weights; the vocabulary is the tokenizer's."""
 
+    task = "masked"
+
     name: str = "bert"
     hidden_size: Size = 192
     intermediate_size: Size = 512
@@ -94,9 +98,13 @@ class HuggingFace(Model):
 
 @dataclass
 class Optim:
-    """An optimizer; `name` is a row of fmtrain.train.optim's table."""
+    """An optimizer; `name` is a row of fmtrain.train.optim's table, or a plug-in's."""
+
+    whole: ClassVar[bool] = False  # whether it must see parameters in their shape; ZeRO shows it flat parts of them
 
     name: str = MISSING
+    lr: Annotated[float, Limits(above=0, greatest=10)] = 1e-3  # the learning rate at its highest
+    max_grad_norm: NotNegative = 1.0  # 0: gradients are not clipped
 
 
 @dataclass
@@ -104,12 +112,10 @@ class AdamW(Optim):
     """AdamW (Loshchilov and Hutter 2019). Matrices are decayed; norms, biases and embeddings' gains are not."""
 
     name: str = "adamw"
-    lr: Annotated[float, Limits(above=0, greatest=10)] = 1e-3  # the learning rate at its highest
     beta1: Annotated[float, Limits(least=0, below=1)] = 0.9  # of the running mean of gradients
     beta2: Annotated[float, Limits(least=0, below=1)] = 0.95  # of the running mean of their squares
     eps: Annotated[float, Limits(above=0, greatest=1)] = 1e-8  # added to the root in the denominator
     weight_decay: NotNegative = 0.1  # decoupled; of matrices alone
-    max_grad_norm: NotNegative = 1.0  # 0: gradients are not clipped
 
 
 @dataclass

@@ -17,7 +17,6 @@ from fmtrain.data.order import batch_rows
 from fmtrain.errors import Diverged, InputError, Requeue
 from fmtrain.kinds.train import TrainStage
 from fmtrain.objectives import Batch, CollateContext, Objective, Rows
-from fmtrain.schema.training import AdamW
 from fmtrain.train.distributed import Group
 from fmtrain.train.engine import Engine
 from fmtrain.train.metrics import Row
@@ -66,7 +65,6 @@ class Loop:
                 "learn; take out rows with empty responses, or raise global_batch_size"
             )
         sums = self.backwards(batches, weight)
-        assert isinstance(self.cfg.optim, AdamW)
         lr = self.cfg.optim.lr * factor(self.cfg.schedule, step, self.steps)
         norm = self.engine.step(lr)
         names = list(sums)

@@ -6,12 +6,15 @@ from typing import Any
 import torch
 from torch.nn import Parameter
 
+from fmtrain.schema import plugins
 from fmtrain.schema.training import AdamW, Optim
 
 
 def build_optimizer(cfg: Optim, named_parameters: Iterable[tuple[str, Parameter]]) -> torch.optim.Optimizer:
     """The optimizer over the trainable parameters; a tied one counts once."""
-    return OPTIMIZERS[cfg.name](cfg, [p for _, p in named_parameters if p.requires_grad])
+    make = (OPTIMIZERS | plugins.OPTIMIZERS)[cfg.name]
+    made: torch.optim.Optimizer = make(cfg, [p for _, p in named_parameters if p.requires_grad])
+    return made
 
 
 def groups(parameters: list[Parameter], weight_decay: float) -> list[dict[str, Any]]:

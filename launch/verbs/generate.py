@@ -31,14 +31,15 @@ def _generate(args: argparse.Namespace) -> int:
         raise ConfigError(f"--max-new-tokens={args.max_new_tokens}: 1 is the least")
     if not 0 <= args.temperature < math.inf:
         raise ConfigError(f"--temperature={args.temperature}: expected 0, which is greedy, or more")
-    folder = Path(os.path.expanduser(args.model))
+    folder, known = Path(os.path.expanduser(args.model)), []
     if (folder / FILE).is_file():
         verify(Artifact(folder, read_manifest(folder)))
     elif not (folder / "config.json").is_file():
         artifact = store_at(args.store).get(args.model, "published", "model")
         verify(artifact)
-        folder = artifact.path
+        folder, known = artifact.path, artifact.manifest.payload.get("plugins", [])  # of the store: a folder may lie
     options = [f"--max-new-tokens={args.max_new_tokens}", f"--temperature={args.temperature}", f"--seed={args.seed}"]
     options += ["--raw"] if args.raw else []
+    options += [f"--plugin={plugin['module']}" for plugin in known]
     command = module("fmtrain.generate", *options, "--", str(folder), args.prompt)
     return child.run(command)

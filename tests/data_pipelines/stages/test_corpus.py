@@ -282,6 +282,7 @@ def test_the_card_adds_up(make_corpus: Any, tmp_path: Path) -> None:
     assert card["levels"][-1]["documents_out"] == counts["kept"]
     shown = (run.out / "card.md").read_text()
     assert "| `a` |" in shown and "MIT" in shown and "dedup.exact" in shown and '"n_grams": 5' in shown
+    assert "Not looked for: no `pii` among filter.rules" in shown and "`decontaminate` among" in shown
     assert (run.out / "card.html").read_text().count("<rect") == 2 * (2 + len(card["levels"]))
     inputs = read_json(run.out / "inputs.json")
     assert len(inputs) == 1 and len(inputs[0]["sha256"]) == 64

@@ -13,7 +13,8 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from fmtrain.artifacts.storage import list_files
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.models import MODELS, build_model, check_fits, load_model, load_tokenizer, save_model
-from fmtrain.schema.training import Bert, HuggingFace, Llama
+from fmtrain.schema.options import OPTIONS
+from fmtrain.schema.training import Bert, HuggingFace, Llama, Model
 from tests.fmtrain.fixtures import make_tokenizer, tiny_bert, tiny_llama
 
 
@@ -48,7 +49,7 @@ def test_saving_twice_gives_the_same_bytes_and_loads(
     model = {"llama": tiny_llama, "bert": tiny_bert}[name](tokenizer)
     save_model(model, tokenizer, tmp_path / "a")
     save_model(model, load_tokenizer(tmp_path / "a"), tmp_path / "b")
-    loaded = load_model(tmp_path / "a", MODELS[name][0], tokenizer)
+    loaded = load_model(tmp_path / "a", OPTIONS[Model][name].task, tokenizer)
     save_model(loaded, load_tokenizer(tmp_path / "a"), tmp_path / "c")
     assert list_files(tmp_path / "a") == list_files(tmp_path / "b") == list_files(tmp_path / "c")
     with pytest.raises(FileNotFoundError):  # of a work folder that another run has taken over nothing comes again
