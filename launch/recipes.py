@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import itertools
 import re
-import tempfile
 import typing
 from collections.abc import Iterator
 from importlib import resources
@@ -18,13 +17,14 @@ from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from fmtrain.errors import ConfigError, StoreError
+from fmtrain.errors import ConfigError
 from fmtrain.kinds.base import Stage
 from fmtrain.schema.load import bare, hints_of
 from fmtrain.schema.options import OPTIONS, chooser, chosen
@@ -82,6 +82,17 @@ def is_file(recipe: str) -> bool:
     return "/" in recipe or recipe.endswith((".yaml", ".yml"))
 
 
+def files(recipe: str) -> list[Path]:
+    """The file of a recipe, and those beside it that its defaults name."""
+    found = [Path(recipe).expanduser()]
+    for path in found:
+        own = _read(_text(path, f"recipe={recipe}"), f"recipe={recipe}").get("defaults")
+        names = [name for name in own if isinstance(name, str)] if isinstance(own, list) else []
+        beside = [path.with_name(f"{name}.yaml") for name in names if name not in options("recipe")]
+        found += [other for other in beside if other.is_file() and other not in found]
+    return found
+
+
 def merged(lines: list[str], recipe: str, folder: Path | None) -> dict[str, Any]:
     """The configuration that a recipe makes with the options chosen for the whole run, each given as GROUP=OPTION.
 
@@ -90,13 +101,15 @@ def merged(lines: list[str], recipe: str, folder: Path | None) -> dict[str, Any]
     others = [line for line in lines if not line.startswith("recipe=")]
     chosen_here = {group: name.strip("'\"") for group, _, name in (line.partition("=") for line in others)}
     if is_file(recipe):
-        text = _text(Path(recipe).expanduser(), f"recipe={recipe}")
+        texts = {path: _text(path, f"recipe={recipe}") for path in files(recipe)}
+        text = next(iter(texts.values()))
+        given = tuple((path.stem if n else _GIVEN, text) for n, (path, text) in enumerate(texts.items()))
         try:
-            data = _read(_hydra(tuple(others), text, folder), f"recipe={recipe}")
+            data = _read(_hydra(tuple(others), given, folder), f"recipe={recipe}")
         except ConfigError as e:
             raise ConfigError(f"recipe={recipe}: {e}") from None
     else:
-        data = _read(_hydra(tuple(lines), None, folder), f"recipe={recipe}")
+        data = _read(_hydra(tuple(lines), (), folder), f"recipe={recipe}")
         text = option("recipe", recipe, folder) if recipe else ""
     own = _read(text, f"recipe={recipe}") if text else {}
     for name, value in own.items():  # whoever says which option says all of it, not what it changes of another
@@ -143,22 +156,25 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return below | above | both
 
 
-def _hydra(lines: tuple[str, ...], text: str | None, folder: Path | None) -> str:
-    """As YAML, so that nobody changes what is kept; `text` is that of a recipe that is a file."""
-    return _composed(lines, text, folder) if folder else _kept(lines, text)  # one's own files may change meanwhile
+_Texts = tuple[tuple[str, str], ...]  # name and text of each recipe that is a file
+
+
+def _hydra(lines: tuple[str, ...], given: _Texts, folder: Path | None) -> str:
+    """As YAML, so that nobody changes what is kept."""
+    return _composed(lines, given, folder) if folder else _kept(lines, given)  # one's own files may change meanwhile
 
 
 @functools.lru_cache(maxsize=64)
-def _kept(lines: tuple[str, ...], text: str | None) -> str:
-    return _composed(lines, text, None)
+def _kept(lines: tuple[str, ...], given: _Texts) -> str:
+    return _composed(lines, given, None)
 
 
-def _composed(lines: tuple[str, ...], text: str | None, folder: Path | None) -> str:
+def _composed(lines: tuple[str, ...], given: _Texts, folder: Path | None) -> str:
     theirs = GlobalHydra.instance().hydra  # of a program that calls us, and uses Hydra itself
     GlobalHydra.instance().clear()
     try:
         with (
-            _searched(text, folder) as found,
+            _searched(given, folder) as found,
             initialize_config_module(version_base="1.3", config_module=CONFIG_MODULE),
         ):
             return OmegaConf.to_yaml(hydra_compose("config", overrides=[*found, *lines]))
@@ -173,22 +189,19 @@ def _composed(lines: tuple[str, ...], text: str | None, folder: Path | None) -> 
 
 
 @contextlib.contextmanager
-def _searched(text: str | None, folder: Path | None) -> Iterator[list[str]]:
-    """Overrides that let Hydra find the files of `folder`, and a recipe of that text."""
-    places = [] if folder is None else [folder.absolute()]
-    with contextlib.ExitStack() as stack:
-        if text is not None:
-            head = "" if text.lstrip().startswith(_GLOBAL) else f"{_GLOBAL}\n"
-            try:
-                made = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fmtrain-")))
-                (made / "recipe").mkdir()
-                (made / "recipe" / f"{_GIVEN}.yaml").write_text(head + text, encoding="utf-8")
-            except OSError as e:
-                why = f"a recipe that is a file is read from a copy, and none can be made ({e.strerror})"
-                raise StoreError(f"{why}: {tempfile.gettempdir()} is full or closed; set TMPDIR") from None
-            places = [made, *places]
-        where = ",".join("'file://" + str(place).replace("'", "\\'") + "'" for place in places)
-        yield ([f"recipe={_GIVEN}"] if text is not None else []) + ([f"hydra.searchpath=[{where}]"] if places else [])
+def _searched(given: _Texts, folder: Path | None) -> Iterator[list[str]]:
+    """Overrides that let Hydra find the options in `folder`, and recipes that are files: these it has in memory."""
+    words = [f"recipe={_GIVEN}"] if given else []
+    if folder is not None:
+        words.append("hydra.searchpath=['file://" + str(folder.absolute()).replace("'", "\\'") + "']")
+    store = ConfigStore.instance()
+    for name, text in given:
+        store.store(name=name, group="recipe", node=OmegaConf.create(text), package="_global_")
+    try:
+        yield words
+    finally:
+        for name, _ in given:
+            store.repo["recipe"].pop(f"{name}.yaml", None)
 
 
 def _read(text: str, given: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from fmtrain.schema.root import Root
 from launch.backends import slurm, slurm_script
 from launch.backends.environment import module
 from launch.keys import GROUPS
-from launch.recipes import is_file
+from launch.recipes import files, is_file
 from launch.record import new_run_id
 
 
@@ -97,10 +97,9 @@ def _kept(overrides: list[str], folder: Path) -> list[str]:
     for word in overrides:
         name, _, given = word.partition("=")
         if name == "recipe" and is_file(given := given.strip("'\"")):
-            source = Path(given).expanduser()
             private_dir(folder / "recipe")
-            copy = str(shutil.copyfile(source, folder / "recipe" / source.name).absolute())
-            word = "recipe='" + copy.replace("'", "\\'") + "'"
+            copies = [shutil.copyfile(file, folder / "recipe" / file.name) for file in files(given)]
+            word = "recipe='" + str(copies[0].absolute()).replace("'", "\\'") + "'"
         found.append(word)
     return found
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fmtrain.errors import ConfigError, StoreError
+from fmtrain.errors import ConfigError
 from fmtrain.schema import plugins
 from fmtrain.schema.options import OPTIONS
 from fmtrain.schema.rules import Filter
@@ -287,12 +287,25 @@ def test_what_a_recipes_plug_ins_refer_to_must_be_there(tmp_path: Path) -> None:
         compose([f"recipe={tmp_path}/mine.yaml"])
 
 
-def test_a_full_disk_is_no_fault_of_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder for temporary files that is none takes as little as a full one."""
+def test_a_recipe_that_is_a_file_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while it is read it would leave a copy, which may hold a secret."""
     (tmp_path / "mine.yaml").write_text(MINE + "# never composed before\n")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
-    with pytest.raises(StoreError, match="none can be made .*set TMPDIR"):
-        compose([f"recipe={tmp_path}/mine.yaml"])
+    assert compose([f"recipe={tmp_path}/mine.yaml"]).stages["again"]
+
+
+def test_a_recipe_extends_a_file_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("defaults: [corpus_code]\nseed: 5\ndedup: {threshold: 0.7}\n")
+    (tmp_path / "middle.yaml").write_text("defaults: [base, _self_]\ndedup: {threshold: 0.8}\n")
+    (tmp_path / "mine.yaml").write_text("defaults:\n  - middle\n  - _self_\nstages: {corpus: {shard_mb: 7}}\n")
+    (tmp_path / "run").mkdir()
+    for given in ([f"recipe={tmp_path}/mine.yaml"], _kept([f"recipe={tmp_path}/mine.yaml"], tmp_path / "run")):
+        root = compose(given)
+        assert (root.recipe, root.seed, root.dedup.threshold) == ("mine", 5, 0.8)
+        assert root.stages["corpus"].shard_mb == 7  # type: ignore[union-attr]
+        (tmp_path / "base.yaml").unlink(missing_ok=True)  # the job has its own
+    with pytest.raises(ConfigError, match="recipe/base"):
+        compose([f"recipe={tmp_path}/middle.yaml"])
 
 
 def test_a_job_of_a_queue_keeps_the_options_of_a_folder(tmp_path: Path) -> None:
