@@ -277,6 +277,8 @@ def main() -> None:
     parser.add_argument("--recipe", default="quickstart_tiny")
     parser.add_argument("--out", type=Path, help="a Markdown file for the table")
     args = parser.parse_args()
+    if args.out and args.out.absolute().is_relative_to("/tmp"):
+        parser.error(f"--out {args.out}: the chain has a /tmp of its own, which goes with it; give another folder")
     own_namespace()
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

@@ -25,6 +25,7 @@ def why(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 def _changed(before: Any, now: Any, key: str = "") -> list[str]:
     """The settings that differ; where another option is chosen, that alone."""
+    before, now = _named(before), _named(now)
     if not (isinstance(before, dict) and isinstance(now, dict)):
         return [] if before == now else [f"{key}: {_short(before)} -> {_short(now)}"]
     if before.get("name") != now.get("name"):
@@ -37,6 +38,12 @@ def _changed(before: Any, now: Any, key: str = "") -> list[str]:
         else:
             found += _changed(before[name], now[name], inner)
     return sorted(found, key=lambda line: line.endswith(": null -> null"))
+
+
+def _named(value: Any) -> Any:
+    """A list of what has names as a map of them: of the models that an evaluation scores one may differ."""
+    named = isinstance(value, list) and value and all(isinstance(one, dict) and "name" in one for one in value)
+    return {one["name"]: one for one in value} if named else value
 
 
 def _files(before: Any, now: Any) -> str:

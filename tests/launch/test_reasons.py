@@ -4,7 +4,12 @@ import pytest
 
 from launch.reasons import why
 
-JOB = {"seed": 1, "stage": {"steps": 30, "optim": {"name": "adamw", "lr": 0.1}}, "data": {"name": "local", "keys": []}}
+JOB = {
+    "models": [{"name": "a", "beta": 0.2}, {"name": "b", "beta": 0.1}],
+    "seed": 1,
+    "stage": {"steps": 30, "optim": {"name": "adamw", "lr": 0.1}},
+    "data": {"name": "local", "keys": []},
+}
 
 
 def payload(**changes: object) -> dict[str, object]:
@@ -20,6 +25,8 @@ def payload(**changes: object) -> dict[str, object]:
          "optim.lr: 0.1 -> 0.2 and 1 more"),
         ({"job": {**JOB, "data": {"name": "hub", "path": "x", "config": None}}}, "data: local -> hub"),
         ({"job": {**JOB, "data": {"name": "local", "keys": ["a", "b"]}}}, "data.keys: [] -> [a,b]"),
+        ({"job": {**JOB, "models": [{"name": "a", "beta": 0.2}, {"name": "b", "beta": 0.3}]}},
+         "models.b.beta: 0.1 -> 0.3"),
         ({"revision": 4}, "its kind makes another result now (revision 4)"),
         ({"sources": [["a.txt", 11, "y"], ["b.txt", 1, "z"]]}, "input files: 1 new, 1 changed"),
         ({"sources": []}, "input files: 1 gone"),
