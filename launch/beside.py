@@ -30,7 +30,8 @@ def side_by_side(
     try:
         while waiting or running:
             for step in _ready(waiting, running):
-                if len(running) < most and (not running or fits(step, [other for other, _ in running])):
+                others = [other for other, _ in running]
+                if len(running) < most and not _made_by(step, others) and (not running or fits(step, others)):
                     waiting.remove(step)
                     running.append((step, start(step)))
             for step, work in list(running):
@@ -45,6 +46,11 @@ def side_by_side(
 
 
 _DONE: Any = object()
+
+
+def _made_by(step: Step, others: list[Step]) -> bool:
+    """Whether one of the others makes the very same: then there is nothing to make, once it is there."""
+    return any((step.node.kind.makes, step.fingerprint) == (o.node.kind.makes, o.fingerprint) for o in others)
 
 
 def _ready(waiting: list[Step], running: list[tuple[Step, Work]]) -> list[Step]:

@@ -182,9 +182,8 @@ class Driver:
         job = backend.submit(command)
         self.jobs.append(job)
         name = step.node.stage
-        self.run.event("started", stage=name, action=step.action, ranks=command.ranks, hosts=job.hosts)
         try:
-            failures = yield from self._follow(job, live, held)
+            failures = yield from self._follow(step, command, job, live, held)
         except BaseException:
             self._halt()
             assert self.deadline is not None
@@ -195,9 +194,17 @@ class Driver:
             self.jobs.remove(job)
         return job.hosts, failures
 
-    def _follow(self, job: Job, live: Live, held: Lease) -> Generator[None, None, list[Failure]]:
+    def _follow(
+        self, step: Step, command: Command, job: Job, live: Live, held: Lease
+    ) -> Generator[None, None, list[Failure]]:
         """How the job ended; Stopped where it was this run that was told to stop, and its ranks with it."""
-        while (failures := job.wait(LOOK / len(self.jobs))) is None:
+        failures, told = None, False
+        while failures is None:
+            if job.hosts and not told:
+                told, name = True, step.node.stage
+                self.run.event("started", stage=name, action=step.action, ranks=command.ranks, hosts=job.hosts)
+            if (failures := job.wait(LOOK / len(self.jobs))) is not None:
+                break
             live.poll()
             self.signals.check()
             if held.lost.is_set():

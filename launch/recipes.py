@@ -9,7 +9,7 @@ import functools
 import itertools
 import re
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -34,7 +34,7 @@ from launch.keys import GROUPS
 CONFIG_MODULE = "fmtrain.conf"
 AUTO = "auto"  # the option of `filter` that stands for another
 _GLOBAL = "# @package _global_"  # Hydra's word for a file whose keys stand at the root
-_GIVEN = "given"  # what a recipe that is a file is called among Hydra's
+_GIVEN = "the recipe"  # what a recipe that is a file is called among Hydra's: as no file is
 
 
 def check_folder(folder: Path | None) -> None:
@@ -82,13 +82,16 @@ def is_file(recipe: str) -> bool:
     return "/" in recipe or recipe.endswith((".yaml", ".yml"))
 
 
-def files(recipe: str) -> list[Path]:
-    """The file of a recipe, and those beside it that its defaults name."""
-    found = [Path(recipe).expanduser()]
+def files(recipe: str, folder: Path | None = None) -> list[Path]:
+    """The file of a recipe, and those beside it that its defaults name, each before what it extends."""
+    try:
+        found = [Path(recipe).expanduser()]
+    except RuntimeError as e:
+        raise ConfigError(f"recipe={recipe}: {e}; give its whole path") from None
     for path in found:
         own = _read(_text(path, f"recipe={recipe}"), f"recipe={recipe}").get("defaults")
-        names = [name for name in own if isinstance(name, str)] if isinstance(own, list) else []
-        beside = [path.with_name(f"{name}.yaml") for name in names if name not in options("recipe")]
+        names = [name for name in own if isinstance(name, str) and "/" not in name] if isinstance(own, list) else []
+        beside = [path.with_name(f"{name}.yaml") for name in names if name not in options("recipe", folder)]
         found += [other for other in beside if other.is_file() and other not in found]
     return found
 
@@ -101,22 +104,18 @@ def merged(lines: list[str], recipe: str, folder: Path | None) -> dict[str, Any]
     others = [line for line in lines if not line.startswith("recipe=")]
     chosen_here = {group: name.strip("'\"") for group, _, name in (line.partition("=") for line in others)}
     if is_file(recipe):
-        texts = {path: _text(path, f"recipe={recipe}") for path in files(recipe)}
-        text = next(iter(texts.values()))
-        given = tuple((path.stem if n else _GIVEN, text) for n, (path, text) in enumerate(texts.items()))
+        texts = [(path.stem, _text(path, f"recipe={recipe}")) for path in files(recipe, folder)]
+        given = tuple((name if n else _GIVEN, text) for n, (name, text) in enumerate(texts))
         try:
             data = _read(_hydra(tuple(others), given, folder), f"recipe={recipe}")
         except ConfigError as e:
             raise ConfigError(f"recipe={recipe}: {e}") from None
     else:
         data = _read(_hydra(tuple(lines), (), folder), f"recipe={recipe}")
-        text = option("recipe", recipe, folder) if recipe else ""
-    own = _read(text, f"recipe={recipe}") if text else {}
-    for name, value in own.items():  # whoever says which option says all of it, not what it changes of another
-        base = GROUPS.get(name)
-        if base in OPTIONS and (isinstance(value, str) or (isinstance(value, dict) and chooser(base) in value)):
-            data[name] = value
-    if is_file(recipe) and "recipe" not in own:
+        texts = [(recipe, option("recipe", recipe, folder))] if recipe else []
+    said = [_read(text, f"recipe={recipe}") for _, text in texts]
+    data |= _said_whole(reversed(said))
+    if is_file(recipe) and "recipe" not in said[0]:
         data["recipe"] = Path(recipe).stem
     for group, name in chosen_here.items():
         if group in GROUPS and name in options(group, folder):
@@ -124,12 +123,26 @@ def merged(lines: list[str], recipe: str, folder: Path | None) -> dict[str, Any]
     return data
 
 
+def _said_whole(said: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Whoever says which option says all of it, not what it changes of another; who comes later may change that."""
+    whole: dict[str, Any] = {}
+    for own in said:
+        for name, value in own.items():
+            base = GROUPS.get(name)
+            if base in OPTIONS and (isinstance(value, str) or (isinstance(value, dict) and chooser(base) in value)):
+                whole[name] = value
+            elif name in whole and isinstance(value, dict):
+                before = whole[name]
+                whole[name] = _over(before if isinstance(before, dict) else {chooser(GROUPS[name]): before}, value)
+    return whole
+
+
 def followed(data: dict[str, Any], folder: Path | None) -> dict[str, Any]:
     """`data` with what the documents call for in the place of `filter=auto`: the run's, or of a stage that has its own.
 
     Under an auto of the run's a stage with data of its own has it too. Else the stage takes the run's filter, as ever.
     """
-    everywhere, stages = _is_auto(data["filter"]), dict(data["stages"])
+    everywhere, stages = _is_auto(data["filter"]), dict(data.get("stages") or {})
     for name, stage in stages.items():
         if isinstance(stage, dict) and "filter" in hints_of(chosen(Stage, stage)):
             source, own = stage.get("data"), stage.get("filter")
@@ -234,7 +247,10 @@ def place(group: str, name: str, before: Any, folder: Path | None) -> dict[str, 
         raise ConfigError(f"{given}: an option with defaults of its own cannot be placed; write them into it")
     fields = hints_of(chosen(GROUPS[group], found))
     found = {key: expanded(fields.get(key), value, folder) for key, value in found.items()}
-    return {key: value for key, value in (before if isinstance(before, dict) else {}).items() if key in fields} | found
+    kept = {key: value for key, value in (before if isinstance(before, dict) else {}).items() if key in fields}
+    if (rules := found.get("rules")) is not None:  # of a filter: what it does not apply, nobody tunes
+        kept = {key: value for key, value in kept.items() if key in rules or not dataclasses.is_dataclass(fields[key])}
+    return kept | found
 
 
 def expanded(hint: Any, data: Any, folder: Path | None) -> Any:

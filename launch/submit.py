@@ -56,7 +56,7 @@ def submit(root: Root, config: Slurm, store: Store, overrides: list[str], config
     folder = store.run_dir(run_id)
     with disk_errors(store.root):
         private_dir(folder)
-        overrides = _kept(overrides, folder)
+        overrides = _kept(overrides, folder, config_dir)
         if config_dir:
             config_dir = _kept_options(config_dir, folder / "options")
         shown = redact.shown_in(overrides)
@@ -91,14 +91,14 @@ def _where(config_dir: Path | None) -> list[str]:
     return [f"--config-dir={config_dir.absolute()}"] if config_dir else []
 
 
-def _kept(overrides: list[str], folder: Path) -> list[str]:
+def _kept(overrides: list[str], folder: Path, config_dir: Path | None = None) -> list[str]:
     """The overrides with a recipe that is a file as a copy in the run's folder: what a job runs is what was planned."""
     found = []
     for word in overrides:
         name, _, given = word.partition("=")
         if name == "recipe" and is_file(given := given.strip("'\"")):
             private_dir(folder / "recipe")
-            copies = [shutil.copyfile(file, folder / "recipe" / file.name) for file in files(given)]
+            copies = [shutil.copyfile(file, folder / "recipe" / file.name) for file in files(given, config_dir)]
             word = "recipe='" + str(copies[0].absolute()).replace("'", "\\'") + "'"
         found.append(word)
     return found

@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch.backends.ray_cluster.backend import RayJob
+
 
 @dataclass(frozen=True)
 class Place:
@@ -42,3 +44,11 @@ class Place:
         while found := self.living():
             assert time.monotonic() < deadline, f"alive after {seconds} s: {found}"
             time.sleep(0.1)
+
+
+def placed(job: RayJob, seconds: float = 180.0) -> RayJob:
+    """The job once Ray has room for it; what refuses it is raised."""
+    deadline = time.monotonic() + seconds
+    while not job.hosts:
+        assert job.wait(1.0) is None and time.monotonic() < deadline
+    return job

@@ -55,7 +55,7 @@ class Failure:
 
 
 class Job(Protocol):
-    """A started command; `hosts` names where each rank runs."""
+    """A started command; `hosts` names where each rank runs, once there is room for all of them."""
 
     hosts: list[str]
 

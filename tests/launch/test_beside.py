@@ -55,8 +55,18 @@ class Fake:
     stage: str
     parents: dict[str, Any] = field(default_factory=dict)
 
+    fingerprint: str = ""
+    makes: str = "model"
+
+    def __post_init__(self) -> None:
+        self.fingerprint = self.fingerprint or self.stage
+
     @property
     def node(self) -> "Fake":
+        return self
+
+    @property
+    def kind(self) -> "Fake":
         return self
 
 
@@ -104,6 +114,13 @@ def test_a_stage_waits_for_room_and_is_alone_where_it_has_none(monkeypatch: pyte
     log: list[str] = []
     side_by_side(diamond(monkeypatch), made("", log), lambda step, others: step.node.stage != "c", 9, lambda: None)
     assert log == ["+a", "+e", "-a", "-e", "+b", "-b", "+c", "-c", "+d", "-d"]
+
+
+def test_what_is_the_same_is_made_once() -> None:
+    log: list[str] = []
+    twice = cast(list[Step], [Fake("a", fingerprint="x"), Fake("b", fingerprint="x"), Fake("c")])
+    side_by_side(twice, made("", log), lambda step, others: True, 9, lambda: None)
+    assert log == ["+a", "+c", "-a", "-c", "+b", "-b"]
 
 
 def test_one_that_fails_lets_the_others_save(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from launch.backends.ray_cluster.nodes import prober
 from launch.backends.reaper import descendants
 from tests.fmtrain.artifacts.test_shared import without_locks
 from tests.launch.test_ray_cluster import command, nobody_asks, wait_for
+from tests.processes import placed
 
 _CLUSTER = """
 import json, sys
@@ -98,7 +99,7 @@ def test_settings_travel_to_a_ranks_node_and_do_not_replace_its_own(
     for name, text in here.items():
         monkeypatch.setenv(name, text)
     assert backend.node_cpus(0) == 3, "the largest node holds a process of one node, the smallest sets nothing"
-    job = backend.submit(command(run / "env", ranks=1, cpus=3, kind="network", passed=("MY_NAMED",)))
+    job = placed(backend.submit(command(run / "env", ranks=1, cpus=3, kind="network", passed=("MY_NAMED",))))
     path = run / "env" / "seen-0.json"
     wait_for(path.exists, "the rank runs")
     env = json.loads(path.read_text())["env"]
@@ -124,12 +125,12 @@ def test_ranks_of_two_nodes_need_a_file_system_with_locks(
         pytest.raises(StoreError, match="-o flock"),
         open_ray(LocalRay(address=cluster.address), tmp_path, "quickstart", nobody_asks) as backend,
     ):
-        backend.submit(command(tmp_path / "meets", ranks=2))
+        placed(backend.submit(command(tmp_path / "meets", ranks=2)))
 
 
 def test_what_never_fits_is_told_at_once(backend: RayBackend, run: Path) -> None:
     with pytest.raises(ConfigError, match="never fit") as never:
-        backend.submit(command(run / "never", ranks=2, cpus=3))
+        placed(backend.submit(command(run / "never", ranks=2, cpus=3)))
     assert "launch.cpus_per_rank" in str(never.value)
 
 
@@ -142,9 +143,9 @@ def test_a_busy_ray_is_waited_for_with_a_word(
     config = LocalRay(address=cluster.address, wait_seconds=8.0)
     (other := run.with_name("other-run")).mkdir()
     with open_ray(config, run, "r", nobody_asks) as first, open_ray(config, other, "r", nobody_asks) as second:
-        job = first.submit(command(run / "holds", ranks=1, cpus=3))
+        job = placed(first.submit(command(run / "holds", ranks=1, cpus=3)))
         with pytest.raises(ConfigError, match="launch.wait_seconds=8"):
-            second.submit(command(other / "waits", ranks=1, cpus=3))
+            placed(second.submit(command(other / "waits", ranks=1, cpus=3)))
         assert "wait for room in this Ray" in capfd.readouterr().out
         job.stop(5.0)
 
@@ -183,7 +184,7 @@ def test_room_that_a_lost_node_had_blames_no_setting(
         assert len(backend.nodes) == 3 and backend.cpus == 5
         cluster.do("remove")
         with pytest.raises(NodesSilent, match="gone from this Ray, which has: "):
-            wait_for(lambda: backend.submit(command(tmp_path / "wide", ranks=5)).stop(0.0), "a refusal")
+            wait_for(lambda: placed(backend.submit(command(tmp_path / "wide", ranks=5))).stop(0.0), "a refusal")
 
 
 _COMPARE = """

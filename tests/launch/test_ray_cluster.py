@@ -35,6 +35,7 @@ from launch.backends.ray_cluster.job import fit, rank_envs
 from launch.backends.ray_cluster.nodes import Node
 from launch.backends.ray_cluster.rank import Place
 from launch.backends.reaper import descendants
+from tests.processes import placed
 from tests.strangers import listeners, strangers
 
 KEYS = {"AWS_SECRET_ACCESS_KEY": "planted-aws", "WANDB_API_KEY": "planted-wandb", "HF_TOKEN": "planted-hf"}
@@ -124,7 +125,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             config = LocalRay(num_cpus=3, env=["MY_NAMED"])
             backend = stack.enter_context(open_ray(config, run, "quickstart", nobody_asks))
             stage = run / "stages" / "pretrain"
-            job = backend.submit(command(stage, passed=("MY_NAMED",)))
+            job = placed(backend.submit(command(stage, passed=("MY_NAMED",))))
         wait_for(lambda: len(list(stage.glob("seen-*.json"))) == 2, "two ranks run")
         yield World(backend, job, run, stage, temporary)
         (stage / "stop").touch()
@@ -307,7 +308,7 @@ def test_a_dead_ray_is_told_and_its_logs_are_kept(victim: str, tmp_path: Path, m
         pytest.raises(RankLost, match="The same command goes on") as error,
         open_ray(config, tmp_path, "quickstart", nobody_asks) as backend,
     ):
-        job = backend.submit(command(tmp_path / "stage", ranks=1))
+        job = placed(backend.submit(command(tmp_path / "stage", ranks=1)))
         wait_for(lambda: (tmp_path / "stage/seen-0.json").exists(), "the rank runs")
         reaper = backend.keeper.process.pid
         family = descendants(reaper)
@@ -372,18 +373,18 @@ def test_without_a_token_the_user_is_warned(tmp_path: Path) -> None:
 
 
 def test_commands_run_side_by_side(world: World, tmp_path: Path) -> None:
-    """Each hears of its own end alone, and one without room is refused without harm to the others."""
-    job = world.backend.submit(command(tmp_path / "beside", ranks=1))
+    """Each hears of its own end alone; one without room waits for that of the others, and can be stopped meanwhile."""
+    job = placed(world.backend.submit(command(tmp_path / "beside", ranks=1)))
     wait_for(lambda: len(list((tmp_path / "beside").glob("seen-*.json"))) == 1, "it runs beside the first")
     world.backend.config.wait_seconds, before = 1.0, world.backend.config.wait_seconds
-    with pytest.raises(ConfigError, match="found no room within launch.wait_seconds=1"):
-        world.backend.submit(command(tmp_path / "third", ranks=1))
+    given_up, waiting = (world.backend.submit(command(tmp_path / name, ranks=1)) for name in ("third", "fourth"))
     world.backend.config.wait_seconds = before
+    assert waiting.wait(3.0) is None and not waiting.hosts  # longer than launch.wait_seconds, and no fault
+    given_up.stop(0.0)
     assert (job.wait(0.5), world.job.wait(0.5)) == (None, None)
     (tmp_path / "beside" / "stop").touch()
     assert wait_for(lambda: job.wait(1.0) == [], "it ends")
-    again = world.backend.submit(command(tmp_path / "again", ranks=1))
-    wait_for(lambda: len(list((tmp_path / "again").glob("seen-*.json"))) == 1, "its room is free")
-    again.ask()
-    again.stop(20.0)
-    assert world.job.wait(0.5) is None
+    wait_for(lambda: placed(waiting) and list((tmp_path / "fourth").glob("seen-*.json")), "its room is free")
+    waiting.ask()
+    waiting.stop(20.0)
+    assert world.job.wait(0.5) is None and not list((tmp_path / "third").glob("seen-*.json"))

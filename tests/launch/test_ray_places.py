@@ -73,7 +73,7 @@ try:
     with open_ray(LocalRay(num_cpus=4, dashboard=False), folder, "r", lambda: None) as backend:
         print("it is up")
         luck.unlink()
-        backend.submit(Command("pretrain", [sys.executable, "-c", ""], folder / "logs", ranks=4))
+        backend.submit(Command("pretrain", [sys.executable, "-c", ""], folder / "logs", ranks=4)).wait(300)
 except RankLost as e:
     print(e)
 """

@@ -308,6 +308,55 @@ def test_a_recipe_extends_a_file_beside_it(tmp_path: Path) -> None:
         compose([f"recipe={tmp_path}/middle.yaml"])
 
 
+def written(folder: Path, **texts: str) -> Path:
+    for name, text in texts.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return folder
+
+
+def test_a_file_that_is_extended_says_what_it_says_alone(tmp_path: Path) -> None:
+    """Who names an option says all of it, in whichever file; a later file may change a setting of that."""
+    written(
+        tmp_path,
+        base="defaults: [corpus_code, _self_]\ndata: {name: local, files: [a.txt]}\n",
+        other="defaults: [base, _self_]\nseed: 4\n",
+        more="defaults: [base, _self_]\ndata: {heldout_modulus: 3}\n",
+        given="defaults: [quickstart_tiny, _self_]\nmodel: {name: hf, path: /x}\nseed: 7\n",
+        mine="defaults: [given, _self_]\nseed: 9\n",
+    )
+    base, other, more = (compose([f"recipe={tmp_path}/{name}.yaml"]) for name in ("base", "other", "more"))
+    assert base.data == other.data and (base.data.heldout_modulus, more.data.heldout_modulus) == (20, 3)
+    mine = compose([f"recipe={tmp_path}/mine.yaml"])
+    assert (mine.recipe, mine.seed, mine.model.name) == ("mine", 9, "hf")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("defaults: [/quickstart_tiny, _self_]\n", "mine.yaml: "),
+        ("defaults: [sub/base, _self_]\n", "mine.yaml: .*sub/base"),
+        ("seed: 3\n", "no stage is left to run"),
+    ],
+)
+def test_odd_files_are_refused(text: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=says):
+        compose([f"recipe={written(tmp_path, mine=text)}/mine.yaml"])
+    with pytest.raises(ConfigError, match="recipe=~nosuch-user/x.yaml: .*whole path"):
+        compose(["recipe='~nosuch-user/x.yaml'"])
+
+
+def test_a_filter_chosen_on_the_line_leaves_what_it_does_not_apply(tmp_path: Path) -> None:
+    text = "defaults: [corpus_code]\nfilter: {name: gopher, gopher_quality: {min_stop_words: 1}}\n"
+    (tmp_path / "filter").mkdir()
+    written(tmp_path, mine=text)
+    written(tmp_path / "filter", own="name: none\nrules: [length]\nlength: {min_words: '${seed}'}\n")
+    mine = f"recipe={tmp_path}/mine.yaml"
+    assert compose([mine]).filter.gopher_quality.min_stop_words == 1
+    assert compose([mine, "filter=none"]).filter.rules == []
+    assert compose([mine, "filter=fineweb"]).filter.gopher_quality.min_stop_words == 1  # which it applies too
+    assert compose([mine, "filter=own", "seed=6"], tmp_path).filter.length.min_words == 6
+
+
 def test_a_job_of_a_queue_keeps_the_options_of_a_folder(tmp_path: Path) -> None:
     for group in ("stage", "notes"):
         (tmp_path / "own" / group).mkdir(parents=True)

@@ -182,19 +182,17 @@ class RayBackend:
 
 
 class RayJob:
-    """A command that the keeper runs under a number; it is placed when this has been made."""
+    """A command that the keeper runs under a number, once it has found room for it."""
 
     def __init__(self, keeper: Keeper, number: int) -> None:
         self.keeper, self.number = keeper, number
-        self.hosts: list[str] = self._await("placed")["hosts"]
-
-    def _await(self, kind: str) -> Message:
-        while (message := self.keeper.hear(60.0, self.number)) is None or message["kind"] != kind:
-            pass
-        return message
+        self.hosts: list[str] = []
 
     def wait(self, timeout: float) -> list[Failure] | None:
         message = self.keeper.hear(timeout, self.number)
+        if message is not None and message["kind"] == "placed":
+            self.hosts = message["hosts"]
+            return None
         return None if message is None else [Failure(**failure) for failure in message["failures"]]
 
     def ask(self) -> None:

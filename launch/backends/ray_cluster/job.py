@@ -57,7 +57,10 @@ class Joined:
 class RayJob:
     """The actors of one command and the futures of their exit codes."""
 
-    def __init__(self, order: Order, joined: Joined, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, order: Order, joined: Joined, say: Callable[..., None], alone: Callable[[], bool] = lambda: True
+    ) -> None:
+        """`say(text=..)` tells the user; `alone` whether no other command of this run may give room back."""
         import ray
 
         self.ray, self.command, self.joined = ray, order.command, joined
@@ -66,7 +69,7 @@ class RayJob:
         self.futures: list[Any] = []
         self.hosts: list[str] = []
         self._open = contextlib.ExitStack()
-        self._order, self._placing = order, self._room(order, say)
+        self._order, self._placing = order, self._room(order, say, alone)
 
     def placed(self) -> bool:
         """Whether its ranks have been started, after one more look for room."""
@@ -84,7 +87,7 @@ class RayJob:
             raise
         return False
 
-    def _room(self, order: Order, say: Callable[[str], None]) -> Generator[None, None, Any]:
+    def _room(self, order: Order, say: Callable[..., None], alone: Callable[[], bool]) -> Generator[None, None, Any]:
         """A placement group with a bundle for each rank. ConfigError where there is none, at once where there never
         will be; NodesSilent where it may be for nodes that have left."""
         command = order.command
@@ -108,6 +111,7 @@ class RayJob:
             yield
             self._fitting(what, cpus)
             now = time.monotonic()
+            begun = begun if alone() else now
             free = self.ray.available_resources()
             left = f"free of it now: {free.get('CPU', 0):g} CPUs, {free.get('GPU', 0):g} GPUs"
             if now - begun > order.wait:
@@ -118,7 +122,7 @@ class RayJob:
                 )
             if now >= tell:
                 tell = now + TELL_EVERY
-                say(f"{what} wait for room in this Ray; {left}")
+                say(text=f"{what} wait for room in this Ray; {left}")
         return group
 
     def _fitting(self, what: str, cpus: float) -> list[Node]:
@@ -217,7 +221,8 @@ class RayJob:
     def stop(self, grace: float) -> None:
         """As a Job's."""
         self.ask()
-        self.ray.wait(self.futures, num_returns=len(self.futures), timeout=grace)
+        if self.futures:  # else it was never placed
+            self.ray.wait(self.futures, num_returns=len(self.futures), timeout=grace)
         self._end()
 
     def _end(self) -> None:

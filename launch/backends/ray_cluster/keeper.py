@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,8 @@ def _serve(line: Line, joined: Joined) -> None:
         if asked["kind"] == "close":
             return
         if asked["kind"] == "submit":
-            jobs[asked["job"]] = RayJob(order_of(asked["order"]), joined, lambda text: line.say("note", text=text))
+            order = order_of(asked["order"])
+            jobs[asked["job"]] = RayJob(order, joined, partial(line.say, "note"), lambda: len(jobs) == 1)
         elif asked["kind"] == "ask" and job is not None:
             job.ask()
         elif asked["kind"] == "stop" and job is not None:
