@@ -4,7 +4,6 @@ By the last time of the same name where that ran on such a machine; else a train
 is known to do, the rest by the megabytes that it descends from. What cannot be told is None, never a guess.
 """
 
-import functools
 import json
 import math
 import os
@@ -13,14 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fmtrain.artifacts import lineage
 from fmtrain.artifacts.inside import read_object
 from fmtrain.artifacts.machine import cpus
-from fmtrain.artifacts.manifest import Artifact
+from fmtrain.artifacts.manifest import Artifact, Manifest
 from fmtrain.artifacts.remote import is_url
 from fmtrain.artifacts.sources import BESIDE, HUB
 from fmtrain.artifacts.store import Store
 from fmtrain.errors import FmtrainError
-from fmtrain.kinds.base import CORE, Amount
+from fmtrain.kinds.base import CORE, MODELS, Amount, Kind
 from fmtrain.schema.launch import Launch
 from fmtrain.schema.load import identity
 from fmtrain.schema.training import Shape
@@ -32,6 +32,7 @@ from launch.plan import KEPT, Step
 
 _MFU = 0.35  # of a GPU's peak, that a training is taken to reach
 _MOST_HEADER = 100 << 20  # bytes; safetensors' own limit
+_MOST_PARAMETERS = 10**15
 # GPU -> peak FLOP/s of dense matrices in bf16 and in fp32 (NVIDIA's data sheets)
 _PEAKS = {
     "h200": (989e12, 67e12), "h100": (989e12, 67e12), "gh200": (989e12, 67e12), "b200": (2250e12, 75e12),
@@ -109,19 +110,25 @@ def _vocabulary(tokenizer: "Step | Artifact | Folder | None") -> int | None:
     return tokens_in(Path(path)) or None if path else getattr(given, "vocab_size", None)
 
 
-@functools.lru_cache(maxsize=64)
 def shape_of(folder: Path) -> Shape | None:
     """The shape of the model in a Hugging Face folder, by its configuration and the headers of its weights."""
     try:
         config = read_object(folder, "config.json")
         layers = size_in(config, "num_hidden_layers", "n_layer")
         hidden = size_in(config, "hidden_size", "n_embd", "d_model")
-        weights = sorted(folder.glob("*.safetensors"))
-        if layers is None or hidden is None or not weights:
+        parameters = sum(_elements(folder / name) for name in _weights(folder))
+        if layers is None or hidden is None or not 0 < parameters < _MOST_PARAMETERS:
             return None
-        return Shape(sum(map(_elements, weights)), layers, hidden)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, FmtrainError):
+        return Shape(parameters, layers, hidden)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error, FmtrainError):
         return None  # what is wrong with it, the stage that reads it tells
+
+
+def _weights(folder: Path) -> list[str]:
+    """The files that transformers reads of a folder: it may hold others beside them."""
+    if (folder / "model.safetensors").is_file():
+        return ["model.safetensors"]
+    return sorted(set(read_object(folder, "model.safetensors.index.json", _MOST_HEADER)["weight_map"].values()))
 
 
 def _elements(weights: Path) -> int:
@@ -131,7 +138,10 @@ def _elements(weights: Path) -> int:
         if length > _MOST_HEADER:
             raise ValueError(f"{weights}: a header of {length} bytes")
         header = json.loads(f.read(length))
-    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    shapes = [tensor["shape"] for name, tensor in header.items() if name != "__metadata__"]
+    if not all(isinstance(size, int) and 0 <= size < _MOST_PARAMETERS for shape in shapes for size in shape):
+        raise ValueError(f"{weights}: sizes that are none")
+    return sum(map(math.prod, shapes))
 
 
 def _rows(step: Step) -> int | None:
@@ -145,26 +155,36 @@ def _rows(step: Step) -> int | None:
 
 
 def _last_time(step: Step, machine: Machine, launch: Launch, store: Store) -> float | None:
-    """Seconds by the newest version of that name: a training's scaled by what there is to do."""
+    """Seconds by the newest version of that name, scaled by what there is to do; None where the machine was another."""
     kind = step.node.kind
     latest = store.latest(kind.makes, step.node.name)
-    if latest is None:
+    if latest is None or not _such(latest.manifest, kind, machine):
         return None
     manifest = latest.manifest
     if not kind.ranks:
-        then, now = (_megabytes_in(sources) for sources in (manifest.payload.get("sources"), step.payload["sources"]))
-        scale = now / then if then and now else 1.0
-        return kind.seconds + max(0.0, manifest.seconds - kind.seconds) * scale
-    device = str(manifest.numerics.get("device", "")).lower()
-    same = device == (machine.gpu or "cpu") and manifest.numerics.get("ranks") == launch.count(machine.gpus)
+        then, now = _megabytes_then(manifest, lineage.manifests(store)), _megabytes(step)
+        if not then or not now:
+            return None
+        if now == then:
+            return manifest.seconds
+        beyond = manifest.seconds - kind.seconds  # what grows with the data
+        return kind.seconds + beyond * now / then if beyond > 0 else None
     try:
         before = kind.amount(manifest.payload["job"], manifest.counts["rows"])
         spent, parameters = float(manifest.metrics["seconds"]), float(manifest.counts["parameters"])
     except (KeyError, TypeError, ValueError):  # one of another version of us
         return None
+    same = manifest.numerics.get("ranks") == launch.count(machine.gpus)
     if not same or not step.shape or not step.amount or not step.amount.tokens or not before or not before.tokens:
         return None
     return kind.seconds + spent * step.amount.tokens * step.shape.parameters / (before.tokens * parameters)
+
+
+def _such(manifest: Manifest, kind: Kind, machine: Machine) -> bool:
+    """Whether an artifact was made on such a machine, as far as its kind of stage depends on one."""
+    if kind.ranks or kind.gpu:
+        return str(manifest.numerics.get("device", "")).lower() == (machine.gpu if machine.gpus else "cpu")
+    return not kind.pool or manifest.host.get("cpus") == machine.cpus
 
 
 def _estimate(step: Step, machine: Machine, launch: Launch) -> float | None:
@@ -190,22 +210,34 @@ def _estimate(step: Step, machine: Machine, launch: Launch) -> float | None:
 
 def _megabytes(step: Step) -> float | None:
     """Of the documents or rows that a stage descends from; None where a hub or a web server has them."""
-    total = 0.0
-    for source in step.node.sources:
-        if source.name.startswith(BESIDE):
-            continue
-        if not source.size and (source.path.startswith(HUB) or is_url(source.path)):
+    total = _size(step.payload["sources"])
+    if not total and any(source.path.startswith(HUB) or is_url(source.path) for source in step.node.sources):
+        return None
+    for parent in step.parents.values():
+        if isinstance(parent, Step) and (found := _megabytes(parent)) is None:
             return None
-        total += source.size / 1e6
-    for parent in {id(p): p for p in step.parents.values() if isinstance(p, Step)}.values():
-        if (found := _megabytes(parent)) is None:
-            return None
-        total = max(total, found)
+        if isinstance(parent, Artifact):
+            found = _held(parent.manifest)
+        total = max(total, 0.0 if isinstance(parent, Folder) else found or 0.0)
     return total
 
 
-def _megabytes_in(sources: Any) -> float:
-    """Of the sources in a payload; 0 where it has none, or is of another version of us."""
+def _megabytes_then(manifest: Manifest, known: dict[str, Manifest]) -> float:
+    """The same of what was made once, as far as the store knows what it was made of."""
+    parents = [known[p["fingerprint"]] for p in manifest.parents.values() if p["fingerprint"] in known]
+    return max([_size(manifest.payload.get("sources")), *(_megabytes_then(one, known) for one in parents)])
+
+
+def _held(manifest: Manifest) -> float:
+    """Of the text or the rows in an artifact that is taken as it is; a model holds none."""
+    if manifest.kind in (*MODELS, "tokenizer"):
+        return 0.0
+    read = manifest.counts.get("bytes_read")
+    return (read if isinstance(read, int) else sum(int(file["bytes"]) for file in manifest.files.values())) / 1e6
+
+
+def _size(sources: Any) -> float:
+    """Megabytes of the sources in a payload; 0 where it has none, or is of another version of us."""
     try:
         return sum(int(size) for name, size, _ in sources if not name.startswith(BESIDE)) / 1e6
     except (TypeError, ValueError, AttributeError):
@@ -232,13 +264,12 @@ def unknown_for(step: Step) -> str:
         return "the size of its model is not known yet"
     if _megabytes(step) is None:
         return "the size of its data is not known here"
-    return "the type of the GPUs is not known; launch.gres=gpu:TYPE:N says it"
+    return "of which type the GPUs are is not known (under Slurm launch.gres=gpu:TYPE:N says it), or what such can do"
 
 
 def _count(number: float) -> str:
     """`135 M`, `2.1 M`, `1.3 B`."""
-    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            value = number / size
-            return f"{value:.0f} {unit}" if value >= 100 else f"{value:.2g} {unit}"
-    return f"{number:.0f}"
+    units = ["", " k", " M", " B", " T"]
+    while number >= 999.5 and len(units) > 1:
+        number, units = number / 1000, units[1:]
+    return f"{number:.0f}{units[0]}" if number >= 9.95 or not units[0] else f"{number:.1f}{units[0]}"

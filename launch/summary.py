@@ -27,8 +27,11 @@ def plan_table(steps: list[Step]) -> str:
     if not any(row[3] for row in rows[1:]):  # a corpus alone
         rows = [(*row[:3], row[4]) for row in rows]
     total = sum(step.seconds or 0.0 for step in todo)
-    unknown = [f"{step.node.stage} ({unknown_for(step)})" for step in todo if step.seconds is None]
-    beside = f", and no estimate for {', '.join(unknown)}" if unknown else ""
+    unknown: dict[str, list[str]] = {}
+    for step in todo:
+        if step.seconds is None:
+            unknown.setdefault(unknown_for(step), []).append(step.node.stage)
+    beside = "".join(f"; no estimate for {', '.join(names)}: {why}" for why, names in unknown.items())
     return table(rows, columns()) + (f"\nin all ~{duration(total)}{beside}" if todo else "\nnothing to run")
 
 

@@ -9,7 +9,7 @@ from fmtrain.kinds.base import Amount, At, Kind, Role, Stage, of, seed_of
 from fmtrain.kinds.objectives import MODEL, Objective
 from fmtrain.kinds.reference import ReferenceStage
 from fmtrain.schema.fields import TEMPLATE_DATE, outside
-from fmtrain.schema.limits import AboveZero, Count, Limits, Positive, RowLength, Share, Size
+from fmtrain.schema.limits import Count, Limits, Positive, RowLength, Share, Size
 from fmtrain.schema.options import chosen
 from fmtrain.schema.training import (
     AdamW,
@@ -36,7 +36,8 @@ class TrainStage(Stage):
     schedule: Schedule = field(default_factory=Cosine)
     zero: Zero = outside(Zero)
     steps: Positive | None = None  # of the optimizer; this or epochs
-    epochs: AboveZero | None = None  # passes over the rows; this or steps
+    # passes over the rows; this or steps
+    epochs: Annotated[float, Limits(above=0, greatest=1_000_000)] | None = None
     sequence_length: RowLength = 256  # tokens of a row; longer rows are left out, and counted
     global_batch_size: Size = 16  # rows (of dpo pairs) of a step, over all ranks
     micro_batch_size: Size = outside(8)  # rows that a rank holds at a time; the result does not depend on it

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from safetensors.numpy import save_file
 from fmtrain.artifacts.store import Store
 from fmtrain.schema.training import Bert, Llama, Shape
 from launch.compose import compose
-from launch.figures import Machine, described, measure, shape_of
+from launch.figures import Machine, _count, _megabytes, described, measure, shape_of
 from launch.graph import build
 from launch.plan import Step, plan
 from launch.summary import plan_table
@@ -90,7 +91,7 @@ def test_a_model_of_the_store_is_started_from(tiny_store: Path, tmp_path: Path) 
     assert steps["sft"].prints["model"] == steps["evaluate"].prints["base"] == manifest["fingerprint"]
     assert steps["sft"].shape == Shape(manifest["counts"]["parameters"], 2, 64)
     assert described(steps["sft"]) == "150 k parameters, all rows 3 times"  # nobody has counted them
-    assert "no estimate for sft (its rows are not counted yet)" in plan_table(list(steps.values()))
+    assert "no estimate for sft: its rows are not counted yet" in plan_table(list(steps.values()))
     done = fmtrain("plan", *words, f"store={tiny_store}", "model.path=sft@v7")
     assert done.returncode == 2 and "model.path=sft@v7: there is no version 7 of model sft" in done.stderr
 
@@ -104,7 +105,7 @@ def test_a_large_model_on_gpus_of_a_known_type(tmp_path: Path) -> None:
     unknown = planned(tmp_path, *BIG, "launch.gpus_per_node=8")
     assert unknown["pretrain"].seconds is None
     table = plan_table(list(unknown.values()))
-    assert "no estimate for pretrain (the type of the GPUs is not known; launch.gres=gpu:TYPE:N says it)" in table
+    assert "no estimate for pretrain, sft, reference, dpo, evaluate: of which type the GPUs are is not known" in table
     assert Machine(8, 1, "nvidia h100 80gb hbm3").flops("bf16") == Machine(8, 1, "h100").flops("bf16")
 
 
@@ -147,6 +148,28 @@ def test_a_seed_of_one_stage(tiny_store: Path) -> None:
 def test_a_file_of_weights_is_measured_by_its_header(tmp_path: Path) -> None:
     import numpy as np
 
+    for header in (b"[" * 100_000, b'{"a": {"shape": [Infinity]}}', b'{"a": {"shape": [' + b"9" * 400 + b"]}}"):
+        (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+        (tmp_path / "config.json").write_text('{"num_hidden_layers": 4, "hidden_size": 8}')
+        assert shape_of(tmp_path) is None
     save_file({"a": np.zeros((3, 5), np.float32), "b": np.zeros(7, np.float16)}, tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text('{"num_hidden_layers": 4, "hidden_size": 8}')
+    save_file({"a": np.zeros((3, 5), np.float32)}, tmp_path / "consolidated.safetensors")  # which nobody reads
     assert shape_of(tmp_path) == Shape(22, 4, 8)
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(149_824, "150 k"), (2_097_000, "2.1 M"), (99_700_000, "100 M"), (999_700, "1.0 M"), (7, "7")]
+)
+def test_counts_in_words(number: float, said: str) -> None:
+    assert _count(number) == said
+
+
+def test_what_is_taken_from_the_store_counts_by_its_size(tiny_store: Path) -> None:
+    """And an earlier time is scaled by what there was to do then."""
+    pinned = planned(tiny_store, *TEXT, "stages.corpus=null", "stages.tokenizer.inputs.corpus=corpus@v1",
+                     "stages.tokens.inputs.corpus=corpus@v1", "stages.examples=null", "stages.sft=null",
+                     "stages.reference=null", "stages.dpo=null", "stages.evaluate=null", "stages.publish=null",
+                     "tokenizer.vocab_size=700")  # fmt: skip
+    assert _megabytes(pinned["tokenizer"]) == pytest.approx(1.17, abs=0.1)
+    whole = planned(tiny_store, *TEXT, "data.modules=[]")
+    assert (whole["tokens"].seconds or 0) > 1.5 > (planned(tiny_store, *TEXT, "seed=2")["pretrain"].seconds or 9) / 9
