@@ -6,6 +6,7 @@ alone say which keys there are and what a value may be (fmtrain.schema.load).
 
 import contextlib
 import dataclasses
+import difflib
 import re
 import typing
 from collections.abc import Sequence
@@ -18,9 +19,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fmtrain import redact
 from fmtrain.errors import ConfigError
-from fmtrain.kinds.base import Stage
+from fmtrain.kinds.base import KINDS, Stage
 from fmtrain.schema import plugins
-from fmtrain.schema.load import filled, load
+from fmtrain.schema.fields import MISSING
+from fmtrain.schema.load import UnknownSetting, filled, load
 from fmtrain.schema.options import OPTIONS, chooser
 from fmtrain.schema.root import Root
 from launch.applied import check_applied
@@ -35,6 +37,7 @@ from launch.overrides import (
     is_choice,
     is_stage,
     parse,
+    unknown,
 )
 from launch.recipes import check_folder, expanded, followed, merged, place, readable
 
@@ -58,10 +61,29 @@ def compose(overrides: list[str], folder: Path | None = None) -> Root:
         check_key(override, base)
         check_value(override, base)
     check_left_out(values)
-    root = load(Root, filled(Root, expanded(Root, _overridden(base, values), folder)))
+    _check_written(base)
+    data = filled(Root, expanded(Root, _overridden(base, values), folder))
+    try:
+        root = load(Root, data)
+    except UnknownSetting as e:  # of a file: an override's key is known by now
+        raise ConfigError(unknown(e.key, known_keys(base))) from None
     check(root)
     check_applied(root, folder)
     return root
+
+
+def _check_written(base: dict[str, Any]) -> None:
+    """ConfigError for what a recipe's file lacks."""
+    if not base["stages"]:
+        raise ConfigError(
+            f"recipe={base['recipe']}: it names no stages; extend one of ours (defaults: [quickstart, _self_]) or "
+            "write some (docs/recipes.md)"
+        )
+    for name, stage in base["stages"].items():
+        if isinstance(stage, dict) and stage.get("kind") == MISSING:
+            near = difflib.get_close_matches(name, [other for other in base["stages"] if other != name], 1)
+            mean = f"did you mean stages.{near[0]}? Or " if near else ""
+            raise ConfigError(f"stages.{name} has no kind; {mean}add one: kind: {' | '.join(KINDS)}")
 
 
 def possible(overrides: list[str], folder: Path | None = None) -> dict[str, Any]:

@@ -72,22 +72,32 @@ _ELSEWHERE = {
     "train_batch_size": "global_batch_size", "gradient_accumulation_steps": "global_batch_size",
     "per_device_train_batch_size": "micro_batch_size", "micro_batch_size_per_gpu": "micro_batch_size",
     "logging_steps": "log_every", "zero_stage": "zero.stage", "mlm_probability": "objective.mask_probability",
+    "warmup_ratio": "schedule.warmup_steps",
 }  # fmt: skip
+_AT_ROOT = {"output_dir": "store", "save_steps": "checkpoint.every_steps", "save_total_limit": "checkpoint.keep"}
 
 
 def elsewhere(key: str, known: list[str]) -> str | None:
-    """The whole key of a setting that is given by its last part, or as another trainer calls it: of the stage that is
-    named, else of the first that has it."""
+    """The whole key of a setting that is given by its last part, or as another trainer calls it: of the stage or group
+    that is named, else of the first stage that has it."""
     head, _, last = key.rpartition(".")
-    staged = head.startswith("stages.") and head.count(".") == 1
-    if head and not (staged and head in known):  # another part is misspelt
-        return None
-    ours, stage = _ELSEWHERE.get(last, last), f"{head}." if staged else "stages."
-    return next((name for name in known if name.startswith(stage) and name.endswith(f".{ours}")), None)
+    ours = _ELSEWHERE.get(last, last)
+    if not head:
+        stages = [name for name in known if name.startswith("stages.") and name.count(".") == 1]
+        return next((f"{name}.{ours}" for name in stages if f"{name}.{ours}" in known), _AT_ROOT.get(last))
+    places = [f"{head}.{ours}", f"{head.rpartition('.')[0]}.{ours}"] if head in known else []  # else it is misspelt
+    return next((place for place in places if place in known), None)
 
 
 def nearest(word: str, candidates: list[str]) -> str:
     return _most_like(word, tuple(candidates))
+
+
+def meant(word: str, candidates: list[str]) -> str:
+    """`; did you mean 'x'?` where a candidate ends like the word; a far-fetched one would lead astray."""
+    near = nearest(word, candidates)
+    last, given = near.rpartition(".")[2], word.rpartition(".")[2]
+    return f"; did you mean {near!r}?" if difflib.SequenceMatcher(None, last, given).ratio() >= 0.5 else ""
 
 
 @functools.lru_cache(maxsize=256)

@@ -16,12 +16,13 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from fmtrain.errors import ConfigError
+from fmtrain.kinds.base import Stage
 from fmtrain.schema import training
 from fmtrain.schema.common import Common
 from fmtrain.schema.load import hints_of
 from fmtrain.schema.options import OPTIONS, chooser
 from fmtrain.schema.root import Root
-from launch.keys import GROUPS, class_at, elsewhere, known_keys, nearest, node
+from launch.keys import GROUPS, class_at, elsewhere, known_keys, meant, nearest, node
 from launch.recipes import is_file, options
 
 
@@ -49,7 +50,7 @@ def _unparsed(text: str) -> str:
             quoted = "[" + ",".join(_quoted(v.strip()) for v in value[1:-1].split(",")) + "]"
         word = _shell_word(f"{key}={quoted}")
         return f"{text!r} cannot be read: a value with odd characters needs quotes within quotes: {word}"
-    group = next((g for g in ("recipe", *GROUPS) if text in options(g)), None)
+    group = next((g for g in ("recipe", *GROUPS) if text in options(g) or (g == "recipe" and is_file(text))), None)
     if group is not None:
         return f"{text!r} is no KEY=VALUE; did you mean {f'{group}={text}'!r}?"
     return f"{text!r} is no KEY=VALUE, e.g. recipe=quickstart or seed=2"
@@ -87,10 +88,15 @@ def check_key(override: Override, base: dict[str, Any]) -> None:
             raise ConfigError(f"{key}: {parent} is null; give it a value first")
         parent = parent.rpartition(".")[0]
     _check_option(override, base, known)
+    raise ConfigError(f"{line}: {unknown(key, known)}")
+
+
+def unknown(key: str, known: list[str]) -> str:
+    """What to say of a setting that there is not."""
     if (ours := elsewhere(key, known)) is not None:
-        raise ConfigError(f"{line}: there is no setting {key!r}; here it is {ours}")
-    near = nearest(key, [*known, *GROUPS, "recipe"])
-    raise ConfigError(f"{line}: there is no setting {key!r}; did you mean {near!r}?")
+        return f"there is no setting {key!r}; here it is {ours}"
+    near = meant(key, [*known, *GROUPS, "recipe"]) or "; `fmtrain options` and docs/settings.md say what there is"
+    return f"there is no setting {key!r}{near}"
 
 
 def check_stage(key: str, base: dict[str, Any]) -> None:
@@ -109,7 +115,8 @@ def check_stage(key: str, base: dict[str, Any]) -> None:
 def _check_option(override: Override, base: dict[str, Any], known: list[str]) -> None:
     """Refuse a setting that another option of its group has: no typing error, and no other setting is meant."""
     group, _, field = override.key_or_group.rpartition(".")
-    kinds = OPTIONS.get(class_at(group, base), {}) if group in known else {}
+    cls = class_at(group, base) if group in known else Stage
+    kinds = OPTIONS.get(cls, {}) if cls is not Stage else {}  # a stage is of its kind
     if having := [f"{group}={option}" for option, cls in kinds.items() if field in hints_of(cls)]:
         has = next(iter(node(base, group).values()))
         given = f"{override.input_line}: {group}={has} has no setting {field!r}"
@@ -160,7 +167,7 @@ def _choose(slot: str, option: str, base: dict[str, Any]) -> str:
     group = next(name for name, cls in GROUPS.items() if cls is class_at(slot, base))
     head = group if slot == group else f"{group}@{slot}"
     have = ", ".join(options(group))
-    example = f"{head}={option if option in options(group) else options(group)[0]}"
+    example = f"{head}={nearest(option, options(group))}"
     return f"an option of the group {group!r} is chosen with {example} (it has {have})"
 
 

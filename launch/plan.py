@@ -24,6 +24,7 @@ from launch.edges import Pin
 from launch.graph import Folder, Graph, Node
 from launch.reasons import why
 
+LOOKED_AT = 20  # versions of a name, of which the most like it tells why a stage is made
 KEPT = ("reuse", "skip")  # actions that make nothing
 
 
@@ -173,8 +174,9 @@ def _decide(step: Step, store: Store) -> None:
         step.action, step.artifact = "reuse", found
         step.reason = f"{found.ref} ({', '.join(notes)})" if notes else found.ref
         return
-    latest = store.latest(node.kind.makes, node.name)
-    step.reason = why(latest.manifest.payload, shown_in(step.payload)) if latest else "first time"
+    now, versions = shown_in(step.payload), [a.manifest.payload for a in store.artifacts(node.kind.makes, node.name)]
+    near = min(reversed(versions[-LOOKED_AT:]), key=lambda one: len(differences(one, now)), default=None)
+    step.reason = "first time" if near is None else why(near, now)
     work = store.work(node.kind.makes, step.fingerprint)
     if work is not None and (
         any(work.glob("checkpoints/step-*")) or any(work.glob("parts/*")) or (work / RESULT).is_file()

@@ -12,15 +12,16 @@ def why(before: dict[str, Any], now: dict[str, Any]) -> str:
     given = _changed(before.get("job"), now.get("job"))
     if before.get("revision") != now.get("revision"):
         given.insert(0, f"its kind makes another result now (revision {now.get('revision')})")
-    if before.get("plugins") != now.get("plugins"):
-        given.append("another plug-in, or another state of it")
     if files := _files(before.get("sources"), now.get("sources")):
         given.append(files)
     if given:
         return given[0] + (f" and {len(given) - 1} more" if len(given) > 1 else "")
     found = differences(before.get("parents", {}), now.get("parents", {}))
     roles = sorted({line.partition(":")[0].partition(".")[0] for line in found})
-    return f"new {', '.join(roles)}" if roles else "another identity"
+    if roles:
+        return f"new {', '.join(roles)}"
+    other = before.get("plugins") != now.get("plugins")
+    return "another plug-in, or another state of it" if other else "another identity"
 
 
 def _changed(before: Any, now: Any, key: str = "") -> list[str]:
@@ -33,7 +34,11 @@ def _changed(before: Any, now: Any, key: str = "") -> list[str]:
     found = []
     for name in sorted(set(before) | set(now)):
         inner = key if name == "stage" and not key else f"{key}.{name}".lstrip(".")
-        if name not in before or name not in now:  # of another version of us
+        if isinstance(now.get(name), dict) and not before.get(name):
+            found.append(f"{inner}: new")
+        elif isinstance(before.get(name), dict) and not now.get(name):
+            found.append(f"{inner}: gone")
+        elif name not in before or name not in now:  # of another version of us
             found.append(f"{inner}: {_short(before.get(name))} -> {_short(now.get(name))}")
         else:
             found += _changed(before[name], now[name], inner)

@@ -29,7 +29,7 @@ from fmtrain.kinds.base import Stage
 from fmtrain.schema.load import bare, hints_of
 from fmtrain.schema.options import OPTIONS, chooser, chosen
 from fmtrain.schema.sources import Data
-from launch.keys import GROUPS
+from launch.keys import GROUPS, nearest
 
 CONFIG_MODULE = "fmtrain.conf"
 AUTO = "auto"  # the option of `filter` that stands for another
@@ -91,6 +91,7 @@ def files(recipe: str, folder: Path | None = None) -> list[Path]:
     for path in found:
         own = _read(_text(path, f"recipe={recipe}"), f"recipe={recipe}").get("defaults")
         names = [name for name in own if isinstance(name, str) and "/" not in name] if isinstance(own, list) else []
+        names = [name.removesuffix(".yaml") for name in names]
         beside = [path.with_name(f"{name}.yaml") for name in names if name not in options("recipe", folder)]
         found += [other for other in beside if other.is_file() and other not in found]
     return found
@@ -114,6 +115,8 @@ def merged(lines: list[str], recipe: str, folder: Path | None) -> dict[str, Any]
         data = _read(_hydra(tuple(lines), (), folder), f"recipe={recipe}")
         texts = [(recipe, option("recipe", recipe, folder))] if recipe else []
     said = [_read(text, f"recipe={recipe}") for _, text in texts]
+    if isinstance(data.get("recipe"), dict):  # Hydra's word for it
+        raise ConfigError(f"recipe={recipe}: in a folder of options its first line is to be `{_GLOBAL}`")
     data |= _said_whole(reversed(said))
     if is_file(recipe) and "recipe" not in said[0]:
         data["recipe"] = Path(recipe).stem
@@ -273,8 +276,13 @@ def expanded(hint: Any, data: Any, folder: Path | None) -> Any:
 
 
 def readable(error: BaseException) -> str:
-    """OmegaConf's message with the key in front and without its internals."""
+    """OmegaConf's or Hydra's message with the key in front and without its internals."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     key = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), "")
-    first = re.sub(rf"recipe/{_GIVEN}\b", "it", lines[0]) if lines else type(error).__name__
+    first = lines[0].replace(f"recipe/{_GIVEN}", "it") if lines else type(error).__name__
+    if lost := re.search(r"Could not (?:load|find) '([^/']+)/([^']+)'", first):
+        group, name = lost.groups()
+        known = options(group)
+        mean = f"; did you mean {nearest(name, known)!r}? It has {', '.join(known)}" if known else ""
+        return f"its defaults name {group}={name}, and there is no such option{mean}"
     return f"{key}: {first}" if key and key not in first else first

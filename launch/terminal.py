@@ -99,7 +99,8 @@ class Live:
         self.heard += len(said)
         if text := said.decode("utf-8", "replace"):
             self.out.erase_line()
-            print(textwrap.indent(text.rstrip("\n"), "    "), file=self.out, flush=True)
+            whose = f"    {self.stage}: " if len(_LIVE) > 1 else "    "
+            print(textwrap.indent(text.rstrip("\n"), whose), file=self.out, flush=True)
 
     def end(self) -> None:
         """Nothing more is to be shown of it."""

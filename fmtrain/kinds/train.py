@@ -170,7 +170,7 @@ def _misfit(at: At, name: str, scored: Any) -> str:
         return (
             f"stages.{name}.sequence_length={scored.sequence_length} and "
             f"{at.key}.sequence_length={at.cfg.sequence_length} must be equal: DPO trains on the rows that the "
-            "reference stage scored"
+            f"reference stage scored; e.g. {at.key}.sequence_length={scored.sequence_length}"
         )
     if scored.max_rows is not None and (at.cfg.max_rows is None or at.cfg.max_rows > scored.max_rows):
         return (
@@ -199,7 +199,8 @@ def check_stage(cfg: TrainStage, at: str) -> None:
     packing = cfg.objective.packing
     if cfg.packing != packing:
         raise ConfigError(f"{at}.objective={cfg.objective.name} needs {at}.packing={packing}, not {cfg.packing}")
-    if cfg.steps is not None and cfg.schedule.warmup_steps >= cfg.steps > 1:
+    usual = type(cfg.schedule)().warmup_steps  # which is shortened, as where `epochs` make few steps
+    if cfg.steps is not None and cfg.schedule.warmup_steps >= cfg.steps > 1 and cfg.schedule.warmup_steps != usual:
         raise ConfigError(
             f"{at}.schedule.warmup_steps={cfg.schedule.warmup_steps} is not below {at}.steps={cfg.steps}; "
             f"e.g. {at}.schedule.warmup_steps={cfg.steps // 10}"

@@ -113,9 +113,13 @@ def _default(field: "dataclasses.Field[Any]") -> str:
 
 
 def json_schema(cls: type) -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a configuration of that class; what is left out of it is the default."""
+    """The JSON Schema (2020-12) of a configuration of that class, and of a recipe: what is left out is the default, or
+    stands in what the recipe extends."""
     made: dict[str, Any] = {}
     schema = _schema(cls, made)
+    extended = {"type": "array", "description": "recipes and options that it extends, as Hydra has them"}
+    if "stages" in (properties := made.get(cls.__name__, {}).get("properties", {})):
+        properties["defaults"] = extended
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "$defs": made}
 
 
@@ -137,7 +141,22 @@ def _schema(hint: Any, made: dict[str, Any]) -> dict[str, Any]:
     if cls not in OPTIONS:
         return _reference(cls, made)
     shapes = [_reference(option, made, chooser(cls), name) for name, option in OPTIONS[cls].items()]
-    return {"anyOf": [{"enum": list(OPTIONS[cls])}, *shapes]}
+    return {"anyOf": [{"enum": list(OPTIONS[cls])}, *shapes, _part(cls, made)]}
+
+
+def _part(cls: type, made: dict[str, Any]) -> dict[str, Any]:
+    """Where the schema stands of settings that do not say of which option they are: of the one that stands there."""
+    title = f"{cls.__name__}, some of it"
+    if title not in made:
+        made[title] = {}
+        schemas: dict[str, list[dict[str, Any]]] = {}
+        for option in OPTIONS[cls].values():
+            for field, hint in hints_of(option).items():
+                if field != chooser(cls) and (found := _schema(hint, made)) not in schemas.setdefault(field, []):
+                    schemas[field].append(found)
+        properties = {field: found[0] if len(found) == 1 else {"anyOf": found} for field, found in schemas.items()}
+        made[title] = {"type": "object", "properties": properties, "additionalProperties": False}
+    return {"$ref": f"#/$defs/{title}"}
 
 
 def _reference(cls: type, made: dict[str, Any], key: str = "", name: str = "") -> dict[str, Any]:

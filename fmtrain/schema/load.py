@@ -21,6 +21,14 @@ _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no"
 _KINDS = {int: ("a whole number", 4), float: ("a number", 0.5), bool: ("true or false", "true"), str: ("a text", "a")}
 
 
+class UnknownSetting(ConfigError):
+    """A key that no setting has, dotted from the root of what is loaded."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
 @functools.cache
 def hints_of(cls: type) -> dict[str, Any]:
     """Field -> its type, limits included."""
@@ -174,7 +182,8 @@ def _dataclass(cls: type, data: Any, path: str) -> Any:
     if unknown := sorted(set(data) - set(hints)):
         near = difflib.get_close_matches(unknown[0], hints, 1)
         mean = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"{path + '.' if path else ''}{unknown[0]} is not a setting of {cls.__name__}{mean}")
+        key = f"{path}.{unknown[0]}" if path else unknown[0]
+        raise UnknownSetting(key, f"{key} is not a setting of {cls.__name__}{mean}")
     defaults = {f.name: f.default for f in dataclasses.fields(cls) if isinstance(f.default, (int, float, str))}
     values = {k: _value(hints[k], v, f"{path}.{k}" if path else k, defaults.get(k)) for k, v in data.items()}
     return cls(**values)

@@ -70,19 +70,19 @@ def _what(group: str, text: str) -> str:
 
 
 def classes(name: str) -> list[type]:
-    """The classes whose settings a group or a kind of stage has, each once."""
+    """The classes whose settings a group has, each once, and those of the kind of stage of that name."""
     from fmtrain.kinds.table import KINDS
     from fmtrain.schema.options import OPTIONS
     from launch.keys import GROUPS
 
-    if name in KINDS:
-        return [KINDS[name].config]
     base = GROUPS.get(name)
-    return list(dict.fromkeys(OPTIONS.get(base, {"": base}).values())) if base is not None and name != "stage" else []
+    found = OPTIONS.get(base, {"": base}).values() if base is not None and name != "stage" else []
+    return list(dict.fromkeys([*found, *([KINDS[name].config] if name in KINDS else [])]))
 
 
 def page() -> Iterator[str]:
     """docs/settings.md."""
+    from fmtrain.kinds.base import Stage
     from fmtrain.kinds.table import KINDS
     from fmtrain.schema.common import Common
     from launch import recipes
@@ -97,7 +97,7 @@ def page() -> Iterator[str]:
     for group in sorted(GROUPS):
         if group != "stage":
             yield f"## Group `{group}`\n\nOptions: {', '.join(f'`{name}`' for name in recipes.options(group))}.\n"
-            for cls in classes(group):
+            for cls in [one for one in classes(group) if not issubclass(one, Stage)]:
                 yield from _rows(cls)
 
 

@@ -128,7 +128,7 @@ def test_a_variable_that_cannot_be_passed_on_is_known_at_plan(backend: str, name
         (["launch=inline", "launch.auth=token"], "launch=inline has no setting 'auth'.* launch=local$"),
         (["launch=local", "+launch.nodes=2"], "launch=local has no setting 'nodes'.* launch=slurm$"),
         (["data.files=a.jsonl"], "data=stdlib has no setting 'files'.* data=local or data=rows$"),
-        (["stages.dpo.schedule.min=1"], "did you mean"),
+        (["stages.dpo.schedule.min=1"], "there is no setting 'stages.dpo.schedule.min'"),
     ],
 )
 def test_a_setting_of_another_option_names_the_option(given: list[str], having: str) -> None:

@@ -47,10 +47,11 @@ def test_a_file_is_read_anew(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (("epochs: 2", "epocs: 2"), "stages.again.epocs is not a setting of TrainStage; did you mean 'epochs'"),
+        (("epochs: 2", "epocs: 2"), "there is no setting 'stages.again.epocs'; did you mean 'stages.again.epochs'"),
         (("kind: train", "kind: trian"), "stages.again.kind: 'trian' is not one of .* did you mean 'train'"),
+        (("again: {kind: train, ", "sf: {"), "stages.sf has no kind; did you mean stages.sft[?] Or add one"),
         (("optim: adamw", "optim: adamx"), "stages.again.optim.name: 'adamx' is not one of"),
-        (("kind: train, ", ""), "stages.again.kind: .* is not one of"),
+        (("kind: train, ", ""), "stages.again has no kind; add one: kind: corpus | "),
         (("  - quickstart_tiny", "  - quickstrt"), "quickstrt"),
         (("stages:", "stages: ["), "mine"),
         (("again:", "a.b:"), "stages.a.b: expected letters"),
@@ -304,7 +305,7 @@ def test_a_recipe_extends_a_file_beside_it(tmp_path: Path) -> None:
         assert (root.recipe, root.seed, root.dedup.threshold) == ("mine", 5, 0.8)
         assert root.stages["corpus"].shard_mb == 7  # type: ignore[union-attr]
         (tmp_path / "base.yaml").unlink(missing_ok=True)  # the job has its own
-    with pytest.raises(ConfigError, match="recipe/base"):
+    with pytest.raises(ConfigError, match="recipe=base, and there is no such option"):
         compose([f"recipe={tmp_path}/middle.yaml"])
 
 
@@ -335,7 +336,7 @@ def test_a_file_that_is_extended_says_what_it_says_alone(tmp_path: Path) -> None
     [
         ("defaults: [/quickstart_tiny, _self_]\n", "mine.yaml: "),
         ("defaults: [sub/base, _self_]\n", "mine.yaml: .*sub/base"),
-        ("seed: 3\n", "no stage is left to run"),
+        ("seed: 3\n", "recipe=mine: it names no stages; extend one of ours"),
     ],
 )
 def test_odd_files_are_refused(text: str, says: str, tmp_path: Path) -> None:

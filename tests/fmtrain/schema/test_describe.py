@@ -5,10 +5,12 @@ from typing import Any
 
 import jsonschema
 import pytest
+from omegaconf import OmegaConf
 
 from fmtrain.errors import ConfigError
 from fmtrain.schema.describe import comments, json_schema, settings, told
 from fmtrain.schema.load import dump, load
+from fmtrain.schema.options import OPTIONS
 from fmtrain.schema.root import Root
 from fmtrain.schema.training import AdamW, Zero
 from launch.cli import main
@@ -31,6 +33,21 @@ def schema() -> jsonschema.Draft202012Validator:
 def test_every_recipe_passes(recipe: str, schema: jsonschema.Draft202012Validator) -> None:
     whole = dump(compose([f"recipe={recipe}", *FOLDER.get(recipe, [])]))
     assert [error.message for error in schema.iter_errors(whole)] == []
+
+
+@pytest.mark.parametrize("folder", ["conf/recipe", "docs/recipes"])
+def test_every_recipe_passes_as_it_is_written(folder: str, schema: jsonschema.Draft202012Validator) -> None:
+    for path in (REPOSITORY / folder).glob("*.yaml"):
+        assert [error.message for error in schema.iter_errors(OmegaConf.to_container(OmegaConf.load(path)))] == [], path
+
+
+def test_every_setting_stands_on_the_page() -> None:
+    page = (REPOSITORY / "docs/settings.md").read_text()
+    for base, found in OPTIONS.items():
+        for name, cls in found.items():
+            section = page.partition(f"**{cls.__name__}**")[2].partition("**")[0]
+            missing = [s.key for s in settings(cls) if f"`{s.key}`" not in section]
+            assert not missing, (base, name, missing)
 
 
 def test_a_written_recipe_passes_and_a_misspelt_one_does_not(schema: jsonschema.Draft202012Validator) -> None:
