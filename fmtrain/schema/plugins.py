@@ -145,9 +145,10 @@ class Registry:
 
 @contextlib.contextmanager
 def apart() -> Iterator[None]:
-    """What registers within is forgotten at its end: for a process that plans more than once."""
-    from fmtrain.kinds import table  # noqa: F401  # so that what is ours stands already, and is not forgotten
+    """What registers within is forgotten at its end: for a process that plans more than once.
 
+    Whoever enters has imported `fmtrain.schema.root`: what is ours would be forgotten too, if it came within.
+    """
     before = _copied()
     try:
         yield

@@ -17,7 +17,10 @@ from fmtrain.artifacts.manifest import Artifact, Manifest, verify, verify_looks
 from fmtrain.artifacts.storage import read_jsonl
 from fmtrain.errors import ConfigError
 from fmtrain.kinds.base import MODELS
-from fmtrain.schema import plugins
+from fmtrain.schema import (
+    plugins,
+    root,  # noqa: F401  as `plugins.apart` wants it
+)
 from launch.python.rows import READERS, check_split
 from launch.status import DEFAULT_STORE, store_at
 

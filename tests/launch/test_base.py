@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,11 +52,12 @@ def plan(folder: Path, *overrides: str) -> Folder:
 
 def test_the_home_of_nobody_is_refused(tmp_path: Path) -> None:
     """`~name` of no user: wherever a folder is named, what was given and how to mend it."""
-    for words in (["recipe=finetune", "model.path=~nosuch/x"], ["recipe=corpus_web", "data=hub", "data.path=~nosuch/x"],
-                  ["tokenizer=hf", "tokenizer.path=~nosuch/x"]):  # fmt: skip
-        given = words[-1]
-        with pytest.raises(ConfigError, match=rf"^{re.escape(given)}: it cannot be found .*give its whole path$"):
-            build(compose([*words, f"data.files=['{rows(tmp_path)}']"] if words[0] == "recipe=finetune" else words))
+    finetune = ["recipe=finetune", f"data.files=['{rows(tmp_path)}']"]
+    for key, words in {
+        "model.path": finetune, "data.path": ["recipe=corpus_web", "data=hub"], "tokenizer.path": ["tokenizer=hf"],
+    }.items():  # fmt: skip
+        with pytest.raises(ConfigError, match=rf"^{key}=~nosuch/x: it cannot be found .*give its whole path$"):
+            build(compose([*words, f"{key}='~nosuch/x'"]))
     with pytest.raises(ConfigError, match=r"^config_dir=~nosuch/x: .*give its whole path$"):
         fmtrain.plan([], config_dir="~nosuch/x")
 
