@@ -5,14 +5,12 @@ tokens in it.
 """
 
 import argparse
-import contextlib
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from fmtrain import show
-from fmtrain.errors import ConfigError
 from fmtrain.schema import plugins
 
 if TYPE_CHECKING:
@@ -31,9 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--raw", action="store_true", help="continue the text itself, without the chat template")
     parser.add_argument("--plugin", action="append", default=[], metavar="MODULE", help="that knows the model's class")
     args = parser.parse_args(argv)
-    for plugin in [*plugins.installed(), *args.plugin]:
-        with contextlib.suppress(ConfigError):  # one that is gone is missed only where the class is its own
-            plugins.register([plugin])
+    plugins.register_found(args.plugin)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     answer = write(args.folder, args.prompt, args.max_new_tokens, args.temperature, args.seed, args.raw)
     show.exactly(answer + "\n")

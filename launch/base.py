@@ -12,6 +12,7 @@ from fmtrain.artifacts.inside import read_object
 from fmtrain.artifacts.model_folder import model_files
 from fmtrain.artifacts.sources import identify
 from fmtrain.artifacts.stage import Source
+from fmtrain.artifacts.storage import expanded
 from fmtrain.errors import ConfigError, InputError
 
 # What transformers reads of a folder: of other files (a README, other formats of the weights) the model is independent.
@@ -23,7 +24,7 @@ _SAVE = "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(OTHER)"
 
 def base_files(given: str) -> list[Source]:
     """The files of the folder `model.path` names that make the model and its tokenizer; InputError names what lacks."""
-    root = Path(given).expanduser().absolute()
+    root = expanded(given, f"model.path={given}").absolute()
     if not (root / "config.json").is_file():
         raise InputError(
             f"model.path={given}: no config.json there; expected a Hugging Face model folder on this machine"
@@ -47,7 +48,7 @@ def check_base(given: str, lengths: Iterable[tuple[str, int]], task: str | None)
     `lengths` are the stages' keys with the tokens a row may have; `task` is causal or masked, None
     where it is not trained.
     """
-    root = Path(given).expanduser().absolute()
+    root = expanded(given, f"model.path={given}").absolute()
     config = read_object(root, "config.json")
     heads = [str(a) for a in config.get("architectures") or [] if str(a).endswith(("ForMaskedLM", "ForCausalLM"))]
     wanted = "ForMaskedLM" if task == "masked" else "ForCausalLM"

@@ -16,6 +16,7 @@ from fmtrain.schema.sources import Data
 from launch import edges
 from launch.base import base_files, check_base
 from launch.edges import Edges, Pin
+from launch.recipes import place
 from launch.references import absolute, referenced_files
 from launch.sources import sources
 
@@ -80,11 +81,15 @@ def build(root: Root) -> Graph:
         node.sources = [*kind.reads(at), *referenced_files(job, at.key)]
         node.unlabelled = {role.name for role in kind.roles(at) if role.many and not role.labels}
         node.agrees = {role.name: role.agrees for role in kind.roles(at) if role.agrees}
-        node.plugins = [asdict(plugin) for plugin in plugins.behind(at.cfg, job)]
+        node.plugins = [asdict(plugin) for plugin in plugins.behind(at.cfg, job, forms=kind.forms(at))]
         node.pinned = kind.pinned(at, job, node.sources)
         nodes.append(node)
-    notes = [f"{name}: {note}" for name, at in found.at.items() if (note := of(at.cfg).note(at))]
+    notes = [f"{name}: {note}" for name, at in found.at.items() if (note := of(at.cfg).note(at, _option))]
     return Graph(nodes, [*_told(found.left_out), *parts.notes(found.at)], notes)
+
+
+def _option(group: str, name: str) -> dict[str, Any]:
+    return place(group, name, None, None)
 
 
 class _Parts:

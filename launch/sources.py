@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 from fmtrain.artifacts import remote
 from fmtrain.artifacts.sources import HUB, identify, identify_folder
 from fmtrain.artifacts.stage import Source
+from fmtrain.artifacts.storage import expanded
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.schema.formats import form
 from fmtrain.schema.sources import Data, Hub, Local, Rows, Stdlib
@@ -52,7 +53,7 @@ def _stdlib(data: Stdlib) -> list[Source]:
 
 def _hub(data: Hub) -> Source:
     """A data set on the hub by the revision that its name stands for now, a folder by its files."""
-    folder = Path(data.path).expanduser()
+    folder = expanded(data.path, f"data.path={data.path}")
     if folder.is_dir():
         return identify_folder(str(folder.absolute()), folder.absolute().name)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", data.path):

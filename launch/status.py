@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fmtrain import show
-from fmtrain.artifacts.storage import is_ours, owner_of, read_json, read_rows
+from fmtrain.artifacts.storage import expanded, is_ours, owner_of, read_json, read_rows
 from fmtrain.artifacts.store import Store
 from fmtrain.errors import ConfigError, StoreError
 from launch import alive
@@ -21,10 +21,7 @@ DEFAULT_STORE = "./store"
 
 def store_at(text: str) -> Store:
     """The store that `text`, a command line's or FMTRAIN_STORE's, names; empty is ./store, `~` the home folder."""
-    try:
-        return Store(Path(os.path.abspath(Path(text.strip() or DEFAULT_STORE).expanduser())))
-    except RuntimeError as e:
-        raise ConfigError(f"the store {text!r} cannot be found: {e}; give its whole path") from None
+    return Store(Path(os.path.abspath(expanded(text.strip() or DEFAULT_STORE, f"the store {text!r}"))))
 
 
 def runs(store: Store, prefix: str | None = None, most: int = SHOWN) -> list[dict[str, Any]]:

@@ -78,8 +78,9 @@ def test_the_way_of_a_value_is_short(setting: str) -> None:
 def _names(tree: ast.Module, setting: str) -> bool:
     group, _, field = setting.partition(".")
     for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef) and node.name == SETTINGS[setting]:
-            return any(isinstance(n, ast.AnnAssign) and ast.unparse(n.target) == field for n in node.body)
+        fields = node.body if isinstance(node, ast.ClassDef) and node.name == SETTINGS[setting] else []
+        if any(isinstance(n, ast.AnnAssign) and ast.unparse(n.target) == field for n in fields):
+            return True
         read = isinstance(node, ast.Attribute) and node.attr == field
         if read and ast.unparse(node.value).rpartition(".")[2] in {group, *CALLED}:
             return True

@@ -23,9 +23,6 @@ from fmtrain.artifacts.stage import Stage
 from fmtrain.artifacts.worker import Progress, Result, tell
 from fmtrain.errors import InputError
 from fmtrain.kinds.examples import ExamplesJob, ExamplesStage
-from fmtrain.schema import plugins
-from fmtrain.schema.load import load as load_as
-from fmtrain.schema.plugins import Plugin
 from fmtrain.schema.rows import forms_told
 from fmtrain.schema.sources import Rows
 
@@ -45,7 +42,6 @@ class Examples:
 
 def run(stage: Stage) -> Result:
     """Rows of the user's where the data is rows, else examples from the functions of the corpus."""
-    plugins.verify(load_as(Plugin, p) for p in stage.job.get("plugins", []))
     job = stage.job_as(ExamplesJob)
     if isinstance(job.data, Rows):
         examples, counts = from_rows(stage, job, job.data)

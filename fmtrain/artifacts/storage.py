@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fmtrain.artifacts.fingerprint import fingerprint
-from fmtrain.errors import FmtrainError, StoreError
+from fmtrain.errors import ConfigError, FmtrainError, StoreError
 
 _ROOM = "Make room or give another store with store=PATH; the same command then goes on from what is saved."
 _RIGHTS = "Give a store that may be written with store=PATH, or mend the permissions."
@@ -70,6 +70,14 @@ def settled(path: str) -> str:
     """The absolute path with the links in its folders resolved; where the file itself is one, it stays."""
     folder, name = os.path.split(os.path.abspath(os.path.expanduser(path)))
     return os.path.join(os.path.realpath(folder), name)
+
+
+def expanded(path: str | Path, given: str) -> Path:
+    """`path` with the home folder in the place of `~`; `given`, for the message, is what names it."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as e:  # of `~name` where there is no such user
+        raise ConfigError(f"{given}: it cannot be found ({e}); give its whole path") from None
 
 
 def write_json(path: Path, data: Any) -> None:

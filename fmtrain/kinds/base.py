@@ -5,7 +5,7 @@ kind reads no more than a setting that says how that was made (`check_inputs`). 
 no torch, no ray here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -137,9 +137,14 @@ class Kind:
         """What of its artifact not every such stage makes; None where all is there."""
         return None
 
-    def note(self, at: At) -> str:
-        """What a plan says of it beside what will be done; "" for nothing."""
+    def note(self, at: At, option: Callable[[str, str], dict[str, Any]]) -> str:
+        """What a plan says of it beside what will be done; "" for nothing. `option` gives what an option of a group
+        starts from, as its file has it."""
         return ""
+
+    def forms(self, at: At) -> Iterable[str]:
+        """The forms of the rows that it reads, where these may be a plug-in's."""
+        return ()
 
     def reads(self, at: At) -> list[Source]:
         """The files of documents or rows that it reads."""

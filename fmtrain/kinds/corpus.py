@@ -1,7 +1,8 @@
 """A corpus: documents read, filtered, without copies, some of them held out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from fmtrain.artifacts.sources import BESIDE, HUB
 from fmtrain.artifacts.stage import Source
@@ -69,10 +70,10 @@ class Corpus(Kind):
             where = f"{' or '.join(scoring)} among {keys['filter']}.rules"
             raise ConfigError(f"{keys['dedup']}.keep=score needs {where}: it gives the score")
 
-    def note(self, at: At) -> str:
+    def note(self, at: At, option: Callable[[str, str], dict[str, Any]]) -> str:
         data, chosen, _ = settings(at)
-        if chosen.name != data.usual_filter:
-            return ""
+        if chosen.name != data.usual_filter or chosen.rules != option("filter", chosen.name)["rules"]:
+            return ""  # somebody chose another, or other rules
         return f"filter={chosen.name}, as data={data.name} has it ({', '.join(chosen.rules) or 'no rule'})"
 
     def pins(self, at: At) -> dict[str, tuple[str, str]]:

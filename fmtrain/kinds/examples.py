@@ -1,15 +1,14 @@
 """SFT and preference rows: from a file of rows, or made of the functions of a corpus of Python."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from fmtrain.artifacts.rows import LOOKED_AT, look
 from fmtrain.artifacts.stage import Source
 from fmtrain.errors import ConfigError
 from fmtrain.kinds.base import At, Kind, Parts, Role, Stage, check_heldout, data_of, of, seed_of
-from fmtrain.schema import plugins
 from fmtrain.schema.fields import outside
 from fmtrain.schema.limits import Count, Positive, check_ranges
-from fmtrain.schema.plugins import Plugin
 from fmtrain.schema.rows import FOREIGN, OURS
 from fmtrain.schema.sources import Data, Rows, Stdlib
 
@@ -34,7 +33,6 @@ class ExamplesJob:
     seed: Count
     data: Data
     stage: ExamplesStage = field(default_factory=ExamplesStage)
-    plugins: list[Plugin] = field(default_factory=list)  # whose forms the rows have
 
 
 class MakeExamples(Kind):
@@ -93,9 +91,11 @@ class MakeExamples(Kind):
         return Parts(frozenset(has), why, note)
 
     def job(self, at: At, inputs: dict[str, str]) -> ExamplesJob:
-        data = data_of(at, inputs.get("corpus"))
-        forms = data.forms or look(data, self.reads(at)).forms if isinstance(data, Rows) and FOREIGN else ()
-        return ExamplesJob(seed_of(at), data, at.cfg, plugins.having_forms(forms))
+        return ExamplesJob(seed_of(at), data_of(at, inputs.get("corpus")), at.cfg)
+
+    def forms(self, at: At) -> Iterable[str]:
+        data = at.root.data
+        return data.forms or look(data, self.reads(at)).forms if isinstance(data, Rows) and FOREIGN else ()
 
 
 def _why(data: Data) -> str:

@@ -1,9 +1,9 @@
 """A tokenizer, trained on a corpus or taken as it stands and measured on one."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from fmtrain.artifacts.model_folder import model_files
+from fmtrain.artifacts.storage import expanded
 from fmtrain.kinds.base import At, Kind, Role, Stage
 from fmtrain.schema.tokenizers import Existing, Tokenizer
 
@@ -29,6 +29,8 @@ class MakeTokenizer(Kind):
 
     def job(self, at: At, inputs: dict[str, str]) -> TokenizerJob:
         given = at.root.tokenizer
-        if isinstance(given, Existing) and given.path and Path(given.path).expanduser().is_dir():
-            model_files(Path(given.path).expanduser())
+        if isinstance(given, Existing) and given.path:
+            folder = expanded(given.path, f"tokenizer.path={given.path}")
+            if folder.is_dir():
+                model_files(folder)
         return TokenizerJob(given, at.cfg)

@@ -1,5 +1,6 @@
 """A Hugging Face folder on this disk: load model and tokenizer, save them. No network, no remote code."""
 
+import contextlib
 import copy
 import importlib
 from collections.abc import Mapping
@@ -48,7 +49,8 @@ def load_model(folder: Path, task: Task, tokenizer: PreTrainedTokenizerBase | No
 
     _require_folder(folder, ["config.json"])
     for module in plugins.CLASSES:
-        importlib.import_module(module)
+        with contextlib.suppress(ImportError):  # most models need none; `_load` refuses one that does
+            importlib.import_module(module)
     if not any(folder.glob("*.safetensors")):
         raise InputError(f"{folder} has no .safetensors file; save the model with safetensors (save_pretrained does)")
     auto = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}[task]

@@ -21,6 +21,7 @@ launching side imports it to know its settings, so heavy imports belong inside s
 stand under `filter.vowels`, and `filter.rules=[vowels]` applies it.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -142,6 +143,35 @@ class Registry:
         READERS[suffix], _ORIGIN[suffix] = read, self.module
 
 
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """What registers within is forgotten at its end: for a process that plans more than once.
+
+    Whoever enters has imported `fmtrain.schema.root`: what is ours would be forgotten too, if it came within.
+    """
+    before = _copied()
+    try:
+        yield
+    finally:
+        _put_back(before)
+
+
+def _tables() -> list[Any]:
+    """All that a plug-in's `register` adds to."""
+    return [RULES, READERS, OBJECTIVES, MODELS, OPTIMIZERS, CLASSES, _ORIGIN, _done, KINDS, rows.FOREIGN, OPTIONS]
+
+
+def _copied() -> list[Any]:
+    *flat, deep = _tables()
+    return [*(table.copy() for table in flat), {base: classes.copy() for base, classes in deep.items()}]
+
+
+def _put_back(before: list[Any]) -> None:
+    for table, was in zip(_tables(), before, strict=True):
+        table.clear()
+        table.update(was)
+
+
 def _filter_class() -> type:
     return next(iter(OPTIONS[Filter].values()))
 
@@ -165,9 +195,22 @@ def register(modules: Iterable[str]) -> bool:
             ) from e
         if not callable(getattr(module, "register", None)):
             raise ConfigError(f"plugins: the module {name!r} has no function register(registry)")
-        module.register(Registry(name))
+        before = _copied()
+        try:
+            module.register(Registry(name))
+        except BaseException:
+            _put_back(before)  # its first half would be in the way when it is tried again
+            raise
         _done.add(name)
     return bool(new)
+
+
+def register_found(modules: Iterable[str]) -> None:
+    """Let the installed plug-ins and these register, as far as they can be imported: for a model that is read, which
+    misses one only where its class is that one's own."""
+    for module in [*installed(), *modules]:
+        with contextlib.suppress(ConfigError):
+            register([module])
 
 
 def reader_of(file: str) -> str | None:
@@ -181,15 +224,10 @@ def used(rules: Iterable[str], files: Iterable[str]) -> list[Plugin]:
     return [describe(module) for module in sorted({_ORIGIN[key] for key in keys if key in _ORIGIN})]
 
 
-def having_forms(forms: Iterable[str]) -> list[Plugin]:
-    """The plug-ins behind these forms of rows, as they are now."""
-    return [describe(module) for module in sorted({_ORIGIN[f"rows {form}"] for form in forms if form in rows.FOREIGN})]
-
-
-def behind(*settings: Any) -> list[Plugin]:
-    """The plug-ins that classes of settings come of, groups within them too, as they are now."""
-    modules = {_ORIGIN[type(one)] for group in settings for one in _groups(group) if type(one) in _ORIGIN}
-    return [describe(module) for module in sorted(modules)]
+def behind(*settings: Any, forms: Iterable[str] = ()) -> list[Plugin]:
+    """The plug-ins that classes of settings, groups within them too, and forms of rows come of, as they are now."""
+    keys = {type(one) for group in settings for one in _groups(group)} | {f"rows {form}" for form in forms}
+    return [describe(module) for module in sorted({_ORIGIN[key] for key in keys if key in _ORIGIN})]
 
 
 def knowing(modules: Iterable[str]) -> list[Plugin]:

@@ -26,7 +26,7 @@ class Asked:
 
     @property
     def config_dir(self) -> Path | None:
-        folder = Path(self.options.get("config_dir", "")).expanduser()
+        folder = Path(os.path.expanduser(self.options.get("config_dir", "")))
         return folder if "config_dir" in self.options and folder.is_dir() else None
 
 

@@ -38,17 +38,18 @@ def _of_verb(verb: str, parser: argparse.ArgumentParser, words: list[str], curre
     options: dict[str, str] = {}
     left = iter(words)
     for word in left:
-        action = named.get(word)
+        name, said, value = word.partition("=") if word.startswith("--") else (word, "", "")
+        action = named.get(name)
         if action is None and places and isinstance(places[0], argparse._SubParsersAction):
             inner: Parsers = places[0].choices or {}
             return _of_verb(f"{verb} {word}", inner[word], list(left), current) if word in inner else []
         if action is None:
             before.append(word)
         elif action.nargs != 0:
-            value = next(left, None)
-            if value is None:
+            given = value if said else next(left, None)
+            if given is None:
                 return _of_argument(Asked(verb, current, before, options), action)
-            options[action.dest] = value
+            options[action.dest] = given
     if current.startswith("-"):
         return [name for name, action in named.items() if action.help != argparse.SUPPRESS and name.startswith("--")]
     asked = Asked(verb, current, before, options)

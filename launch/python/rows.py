@@ -1,4 +1,7 @@
-"""What artifacts of text hold, as dicts: their files are read as they stand, and never more than a row is in memory."""
+"""What artifacts of text hold, as dicts: their files are read as they stand, row by row.
+
+No more than a row's text is in memory, and of tokens where the documents of one shard end.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

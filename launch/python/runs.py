@@ -1,7 +1,7 @@
 """`fmtrain.plan` and `fmtrain.run`: the two verbs as functions, in a process that lives on.
 
 They print what the command line prints, and fail with the exception behind its message. What they change of the
-process they change back: standard streams, signals, umask, Hydra, what is known of secrets.
+process they change back: standard streams, signals, umask, Hydra, plug-ins, what is known of secrets.
 """
 
 import contextlib
@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fmtrain import redact, show
+from fmtrain.artifacts.storage import expanded
 from fmtrain.errors import ConfigError, FmtrainError, HeldError, Requeue
+from fmtrain.schema import plugins
 from launch import signals
 from launch.python.store import Store, Version
 
@@ -57,7 +59,10 @@ class Plan:
     __repr__ = __str__
 
     def __getitem__(self, stage: str) -> PlannedStage:
-        return next(one for one in self.stages if one.stage == stage)
+        found = next((one for one in self.stages if one.stage == stage), None)
+        if found is None:
+            raise KeyError(f"no stage {stage!r} in this plan; there are {', '.join(one.stage for one in self.stages)}")
+        return found
 
     @property
     def seconds(self) -> float:
@@ -156,19 +161,19 @@ def _failure(begun: "Begun") -> BaseException:
 def _given(verb: str, overrides: Sequence[str], config_dir: str | Path | None) -> tuple[list[str], Path | None]:
     if isinstance(overrides, str):
         raise ConfigError(f"fmtrain.{verb}({overrides!r}): expected a list, fmtrain.{verb}([{overrides!r}])")
-    return list(overrides), None if config_dir is None else Path(config_dir).expanduser()
+    return list(overrides), None if config_dir is None else expanded(config_dir, f"config_dir={config_dir}")
 
 
 @contextlib.contextmanager
 def _call(verb: str) -> Iterator[None]:
-    """The frame of a call: alone in this process, printing through a Terminal; its failures without secrets and
-    without the frames of ours that no user can mend."""
+    """The frame of a call: alone in this process, printing through a Terminal, its plug-ins its own; its failures
+    without secrets and without the frames of ours that no user can mend."""
     if not _busy.acquire(blocking=False):
         raise HeldError(
             f"fmtrain.{verb}: another thread of this process plans or runs; wait for it, or call from another process"
         )
     try:
-        with redact.apart(), show.terminal():
+        with redact.apart(), plugins.apart(), show.terminal():
             try:
                 yield
                 sys.stdout.flush()

@@ -17,6 +17,10 @@ from fmtrain.artifacts.manifest import Artifact, Manifest, verify, verify_looks
 from fmtrain.artifacts.storage import read_jsonl
 from fmtrain.errors import ConfigError
 from fmtrain.kinds.base import MODELS
+from fmtrain.schema import (
+    plugins,
+    root,  # noqa: F401  as `plugins.apart` wants it
+)
 from launch.python.rows import READERS, check_split
 from launch.status import DEFAULT_STORE, store_at
 
@@ -143,7 +147,9 @@ class Version:
         from fmtrain.generate import load
 
         self.verify()
-        return load(self.path)
+        with plugins.apart():  # the model's class may be a plug-in's
+            plugins.register_found(plugin["module"] for plugin in self.manifest.payload.get("plugins", []))
+            return load(self.path)
 
     def rows(self, split: str | None = None) -> Iterator[dict[str, Any]]:
         """What a corpus, examples or tokens hold, one dict after the other, read while you iterate.

@@ -21,7 +21,7 @@ def add(verbs: Verbs) -> None:
     run.add_argument("--wait", action="store_true", help="launch=slurm: follow the job and return its exit code")
     recipes = add_verb(verbs, "recipes", _recipes, "the recipes that there are", only_reads=True)
     recipes.add_argument("--config-dir", type=Path, metavar="DIR", help="recipes of your own too: DIR/recipe/X.yaml")
-    text = "show what run would do: reuse, run or resume, why, and how long"
+    text = "show what run would do: reuse, run, resume or skip, why, and how long"
     add_overrides(add_verb(verbs, "plan", _plan, text, only_reads=True))
 
 

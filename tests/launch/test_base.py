@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import fmtrain
 from fmtrain.artifacts.sources import BESIDE, check_named
 from fmtrain.artifacts.stage import Source
 from fmtrain.errors import ConfigError, FmtrainError, InputError
@@ -36,13 +37,29 @@ def model(folder: Path, config: dict[str, Any] | None = None, added: int = 0) ->
     return folder
 
 
+def rows(folder: Path) -> Path:
+    file = folder / "rows.jsonl"
+    file.write_text("".join(f'{{"prompt": "{word}", "completion": "b"}}\n' for word in "abc"))
+    return file
+
+
 def plan(folder: Path, *overrides: str) -> Folder:
-    rows = folder.parent / "rows.jsonl"
-    rows.write_text("".join(f'{{"prompt": "{word}", "completion": "b"}}\n' for word in "abc"))
-    root = compose(["recipe=finetune", f"model.path={folder}", f"data.files=['{rows}']", *overrides])
+    root = compose(["recipe=finetune", f"model.path={folder}", f"data.files=['{rows(folder.parent)}']", *overrides])
     found = next(node for node in build(root).nodes if node.stage == "sft").parents["model"]
     assert isinstance(found, Folder)
     return found
+
+
+def test_the_home_of_nobody_is_refused(tmp_path: Path) -> None:
+    """`~name` of no user: wherever a folder is named, what was given and how to mend it."""
+    finetune = ["recipe=finetune", f"data.files=['{rows(tmp_path)}']"]
+    for key, words in {
+        "model.path": finetune, "data.path": ["recipe=corpus_web", "data=hub"], "tokenizer.path": ["tokenizer=hf"],
+    }.items():  # fmt: skip
+        with pytest.raises(ConfigError, match=rf"^{key}=~nosuch/x: it cannot be found .*give its whole path$"):
+            build(compose([*words, f"{key}='~nosuch/x'"]))
+    with pytest.raises(ConfigError, match=r"^config_dir=~nosuch/x: .*give its whole path$"):
+        fmtrain.plan([], config_dir="~nosuch/x")
 
 
 def link_out(folder: Path) -> str:

@@ -34,6 +34,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "store" / "artifacts" / version).mkdir(parents=True)
     (tmp_path / "store" / "runs" / "20260101-1-ab" / "logs" / "pretrain").mkdir(parents=True)
     (tmp_path / "mine.yaml").write_text("defaults: [quickstart_tiny, _self_]\nstages: {more: {kind: train}}\n")
+    (own := tmp_path / "own" / "recipe").mkdir(parents=True)
+    (own / "zmine.yaml").write_text("defaults: [quickstart_tiny, _self_]\n")
     (tmp_path / "a file.jsonl").write_text("")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", PATH)
@@ -55,6 +57,9 @@ def test_words_in_bash(place: Path) -> None:
         "fmtrain run --cfg ": ["job "],
         "fmtrain corpus w": ["why "],
         "fmtrain corpus why --corpus ": ["web ", "web@v1 "],
+        "fmtrain generate --store=./store ": ["mine ", "mine@v1 ", "sft ", "sft@v1 ", "sft@v2 "],
+        "fmtrain run --config-dir=own recipe=zm": ["zmine "],
+        "fmtrain run --config-dir=~nosuch/own recipe=zm": [""],
         "fmtrain generate ": ["mine ", "mine@v1 ", "sft ", "sft@v1 ", "sft@v2 "],
         "fmtrain generate sft@": ["@v1 ", "@v2 "],
         "fmtrain generate --store ./sto": ["./store/"],

@@ -197,9 +197,7 @@ def test_shapes_optimizers_and_rows_of_a_plug_in(tmp_path: Path) -> None:
         and sorted(unfit)[1] == "its author refused it"
     )
     assert manifests["examples"]["counts"]["sft_train"] == 40
-    used = {
-        stage for stage, m in manifests.items() if m["payload"].get("plugins") or m["payload"]["job"].get("plugins")
-    }
+    used = {stage for stage, m in manifests.items() if m["payload"].get("plugins")}
     assert used == {"examples", "narrow", "odd", "tuned"}  # the last reads a model whose class is the plug-in's
     said = fmtrain("generate", "tuned", "--raw", "--max-new-tokens=2", "import ", f"--store={store}", **where)
     assert said.returncode == 0, said.stderr

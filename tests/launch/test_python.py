@@ -8,12 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import pandas
 import pytest
 
 import fmtrain
+from fmtrain.artifacts.storage import write_sealed
 from fmtrain.errors import ConfigError, HeldError, InputError, StoreError
 from launch.cli import main
 from launch.python import runs
@@ -72,6 +74,8 @@ def test_a_plan_is_the_table_and_its_data(tiny_store: Path, capsys: pytest.Captu
         ("dpo", "evaluate", "publish"), "run"
     )
     assert plan["dpo"].reason.endswith("beta: 0.1 -> 0.2") and plan["sft"].artifact == "sft@v1"
+    with pytest.raises(KeyError, match="no stage 'nope' in this plan; there are corpus, tokenizer, .*, publish"):
+        plan["nope"]
     frame = pandas.DataFrame(plan.stages).set_index("stage")
     assert frame.seconds.sum() == plan.seconds > 0 and pandas.isna(frame.seconds["sft"])  # which is reused
     assert frame.parameters["dpo"] == frame.parameters["sft"] > 100_000 and frame.steps["pretrain"] == 30
@@ -83,8 +87,17 @@ def test_plans_of_one_process_know_nothing_of_each_other(tmp_path: Path) -> None
     """A plug-in, groups of one's own that change, a secret of the environment; and a Hydra that is the caller's."""
     (tmp_path / "toy.py").write_text(
         "from dataclasses import dataclass\n@dataclass\nclass Toy:\n    least: int = 2\n"
-        "def register(registry): registry.rule('toy', Toy, lambda settings: lambda document: None)\n"
+        "def register(registry):\n"
+        "    registry.rule('toy', Toy, lambda settings: lambda document: None)\n"
+        "    registry.reader('.csv', lambda data, unit, on_hash: iter(()))\n"
     )
+    (tmp_path / "half.py").write_text(
+        "whole = False\n"
+        "def register(registry):\n"
+        "    registry.reader('.csv', lambda data, unit, on_hash: iter(()))\n"
+        "    if not whole: raise ValueError('half-way')\n"
+    )
+    (tmp_path / "x.csv").write_text("a,b\n")
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "config.yaml").write_text("mine: 7\n")
     recipe = tmp_path / "own" / "recipe" / "mine.yaml"
@@ -103,6 +116,20 @@ assert plan(1) != plan(2) and plan(1) == plan(1)
 toy = fmtrain.plan([*tiny, "plugins=[toy]", "filter.rules=[code,toy]", "stages.publish.artifact=${{oc.env:NAMED}}"])
 assert toy["corpus"].fingerprint != first["corpus"].fingerprint
 assert fmtrain.plan(tiny).stages == first.stages
+table = ["recipe=corpus_web", "data.files={tmp_path / "x.csv"}", "store={tmp_path / "store"}"]
+def refused(words, error):
+    try:
+        fmtrain.plan(words)
+    except error as e:
+        return str(e)
+assert "x.csv" in refused(table, fmtrain.errors.FmtrainError)
+for plugin in ("toy", "half"):
+    assert plugin == "toy" or refused([*table, "plugins=[half]"], ValueError) == "half-way"
+    if plugin == "half":
+        import half
+        half.whole = True
+    assert fmtrain.plan([*table, f"plugins=[{{plugin}}]"])["corpus"].action == "run"
+    assert "x.csv" in refused(table, fmtrain.errors.FmtrainError)
 assert hydra.compose("config").mine == 7
 print("as before")
 """
@@ -285,6 +312,35 @@ def test_a_model_is_hashed_before_it_is_loaded(store: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-1] + b"\xff")
     with pytest.raises(StoreError, match="is damaged"):
         ours.version("sft").load()
+
+
+def test_a_model_of_a_plug_ins_class_is_loaded(store: Path, tmp_path: Path) -> None:
+    """Nothing but the manifest names the plug-in, and the call after it knows nothing of it."""
+    (tmp_path / "odd.py").write_text(
+        "from fmtrain.schema.training import Model\nfrom dataclasses import dataclass\n"
+        "@dataclass\nclass Odd(Model):\n    name: str = 'odd'\n"
+        "def register(registry): registry.model(Odd, None, classes='odd_classes')\n"
+    )
+    (tmp_path / "odd_classes.py").write_text(
+        "from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM\n"
+        "class OddConfig(LlamaConfig): model_type = 'odd'\n"
+        "class OddForCausalLM(LlamaForCausalLM): config_class = OddConfig\n"
+        "AutoConfig.register('odd', OddConfig)\nAutoModelForCausalLM.register(OddConfig, OddForCausalLM)\n"
+    )
+    made = fmtrain.Store(store).version("sft").path
+    config, manifest = made / "config.json", made / "manifest.json"
+    config.write_text(config.read_text().replace('"llama"', '"odd"').replace("LlamaFor", "OddFor"))
+    data = json.loads(manifest.read_text())
+    data["payload"]["plugins"] = [{"module": "odd", "package": "odd", "version": "0", "source": ""}]
+    data["files"]["config.json"] |= {"bytes": config.stat().st_size, "sha256": sha256(config.read_bytes()).hexdigest()}
+    data.pop("seal")
+    write_sealed(manifest, data)
+    code = f"""
+import fmtrain
+from fmtrain.schema import plugins
+print(type(fmtrain.Store({str(store)!r}).version("sft").load().model).__name__, plugins.CLASSES)
+"""
+    assert program_of(code, PYTHONPATH=str(tmp_path)).splitlines()[-1] == "OddForCausalLM {}"
 
 
 def test_a_damaged_corpus_gives_no_rows(store: Path) -> None:

@@ -278,8 +278,10 @@ def test_a_plan_says_what_auto_stands_for(tmp_path: Path, capsys: pytest.Capture
     given = ["plan", "recipe=tokens", f"store={tmp_path}", "data=local", f"data.files={tmp_path}/a.txt"]
     assert main(given) == 0
     assert "corpus: filter=gopher, as data=local has it (gopher_repetition, gopher_quality)" in capsys.readouterr().out
-    assert main([*given, "filter=none"]) == 0
-    assert "filter=" not in capsys.readouterr().out
+    code = ["plan", "recipe=corpus_code", f"store={tmp_path}"]  # which chooses itself, more than stdlib has
+    for words in ([*given, "filter=none"], [*given, "filter.rules=[unicode]"], code):
+        assert main(words) == 0
+        assert "filter=" not in capsys.readouterr().out
 
 
 def test_what_a_recipes_plug_ins_refer_to_must_be_there(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from fmtrain.artifacts.storage import list_files
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.models import MODELS, build_model, check_fits, load_model, load_tokenizer, save_model
+from fmtrain.schema import plugins
 from fmtrain.schema.options import OPTIONS
 from fmtrain.schema.training import Bert, HuggingFace, Llama, Model
 from tests.fmtrain.fixtures import make_tokenizer, tiny_bert, tiny_llama
@@ -100,6 +101,13 @@ def test_a_saved_folder_loads_in_a_new_process_without_us(llama_folder: Path) ->
     done = subprocess.run([sys.executable, "-c", code, str(llama_folder)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert 1 <= int(done.stdout.split()[-1]) <= 4
+
+
+def test_a_plug_in_whose_classes_cannot_be_imported_is_in_nobodys_way(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(plugins.CLASSES, "classes_that_are_nowhere", "another")
+    assert type(load_model(llama_folder, "causal")).__name__ == "LlamaForCausalLM"
 
 
 def test_a_folder_that_cannot_be_loaded(tmp_path: Path, llama_folder: Path) -> None:
