@@ -82,11 +82,14 @@ def elsewhere(key: str, known: list[str]) -> str | None:
     that is named, else of the first stage that has it."""
     head, _, last = key.rpartition(".")
     ours = _ELSEWHERE.get(last, last)
-    if not head:
-        stages = [name for name in known if name.startswith("stages.") and name.count(".") == 1]
-        return next((f"{name}.{ours}" for name in stages if f"{name}.{ours}" in known), _AT_ROOT.get(last))
-    places = [f"{head}.{ours}", f"{head.rpartition('.')[0]}.{ours}"] if head in known else []  # else it is misspelt
-    return next((place for place in places if place in known), None)
+    if head and head not in known:  # another part is misspelt
+        return None
+    stages = [name for name in known if name.startswith("stages.") and name.count(".") == 1]
+    places = [head, head.rpartition(".")[0]] if head else stages
+    exact = [f"{place}.{ours}" for place in places]
+    deeper = [name for name in known if name.startswith(f"{head}." if head else "stages.")]
+    found = [*(name for name in exact if name in known), *(name for name in deeper if name.endswith(f".{ours}"))]
+    return found[0] if found else None if head else _AT_ROOT.get(last)
 
 
 def nearest(word: str, candidates: list[str]) -> str:
