@@ -5,12 +5,15 @@ tokens in it.
 """
 
 import argparse
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from fmtrain import show
+from fmtrain.errors import InputError
 from fmtrain.schema import plugins
 
 if TYPE_CHECKING:
@@ -29,9 +32,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--raw", action="store_true", help="continue the text itself, without the chat template")
     parser.add_argument("--plugin", action="append", default=[], metavar="MODULE", help="that knows the model's class")
     args = parser.parse_args(argv)
-    plugins.register_found(args.plugin)
+    lost = plugins.register_found(args.plugin)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    answer = write(args.folder, args.prompt, args.max_new_tokens, args.temperature, args.seed, args.raw)
+    with naming(lost):
+        answer = write(args.folder, args.prompt, args.max_new_tokens, args.temperature, args.seed, args.raw)
     show.exactly(answer + "\n")
     return 0
 
@@ -54,6 +58,20 @@ def write(folder: Path, prompt: str, max_new_tokens: int, temperature: float, se
     else:
         ids = samples.text_prompt(tokenizer, prompt)
     return samples.continue_prompts(model, tokenizer, [ids], max_new_tokens, temperature, seed)[0]
+
+
+@contextlib.contextmanager
+def naming(lost: list[str]) -> Iterator[None]:
+    """What cannot be loaded may miss one of these plug-ins, which could not be imported."""
+    try:
+        yield
+    except InputError as e:
+        if not lost:
+            raise
+        raise InputError(
+            f"{e}. The plug-in {' or '.join(lost)}, of which it may be, cannot be imported here: install its package "
+            "beside fmtrain, or put its folder into PYTHONPATH"
+        ) from e
 
 
 class Loaded(NamedTuple):

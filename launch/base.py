@@ -27,7 +27,8 @@ def base_files(given: str) -> list[Source]:
     root = expanded(given, f"model.path={given}").absolute()
     if not (root / "config.json").is_file():
         raise InputError(
-            f"model.path={given}: no config.json there; expected a Hugging Face model folder on this machine"
+            f"model.path={given}: no config.json there; expected a Hugging Face model folder on this machine, or "
+            "NAME@vN of the store"
         )
     names = model_files(root)
     _check_weights(root, names)

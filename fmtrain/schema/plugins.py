@@ -205,12 +205,18 @@ def register(modules: Iterable[str]) -> bool:
     return bool(new)
 
 
-def register_found(modules: Iterable[str]) -> None:
-    """Let the installed plug-ins and these register, as far as they can be imported: for a model that is read, which
-    misses one only where its class is that one's own."""
+def register_found(modules: Iterable[str]) -> list[str]:
+    """Let the installed plug-ins and these register, as far as they can be imported; those that cannot.
+
+    For a model that is read, which misses one only where its class is that one's own.
+    """
+    lost = []
     for module in [*installed(), *modules]:
-        with contextlib.suppress(ConfigError):
+        try:
             register([module])
+        except ConfigError:
+            lost.append(module)
+    return lost
 
 
 def reader_of(file: str) -> str | None:

@@ -20,6 +20,7 @@ _SHORT = {
     "A": "account", "a": "array", "c": "cpus-per-task", "C": "constraint", "d": "dependency", "D": "chdir",
     "G": "gpus", "J": "job-name", "n": "ntasks", "N": "nodes", "o": "output", "p": "partition", "q": "qos", "t": "time",
 }  # fmt: skip
+_BARE = r"(?i)(?:rtx|[abhlv])\d+\w*(?::\d+)?"  # what a GPU's type looks like: a100:4
 _GPUS = r"(?:gres[:/])?gpu(:[^:]*[^:\d][^:]*)?(?::(\d+))?"  # an entry of gres
 _ARRAY = (
     "one run is one job: the tasks of an array would all make the same artifacts. For several seeds or settings submit "
@@ -64,6 +65,8 @@ def render(cfg: Slurm, run_dir: Path, argv: list[str]) -> str:
 def gpus_per_node(cfg: Slurm) -> int:
     """What launch.gpus_per_node or the gpu entries of launch.gres come to."""
     counts = _gpus_of(cfg.gres or "")
+    if not counts and (bare := re.fullmatch(_BARE, cfg.gres or "")):
+        raise ConfigError(f"launch.gres={cfg.gres} names no gpu, by which Slurm knows one; did you mean gpu:{bare[0]}?")
     if counts and cfg.gpus_per_node not in (0, sum(counts)):
         raise ConfigError(
             f"launch.gpus_per_node={cfg.gpus_per_node} and launch.gres={cfg.gres} ask for different numbers of GPUs; "

@@ -80,8 +80,9 @@ def _stages(asked: Asked) -> list[str]:
 def _options(asked: Asked) -> list[str]:
     from fmtrain.kinds.table import KINDS
     from launch.keys import GROUPS
+    from launch.recipes import options
 
-    return [*GROUPS, *KINDS, "recipe"]
+    return [*GROUPS, *KINDS, "recipe", *(name for group in GROUPS for name in options(group, asked.config_dir))]
 
 
 def _overrides(asked: Asked) -> list[str]:

@@ -9,12 +9,16 @@ from pathlib import Path
 from launch.terminal import columns, table
 from launch.verbs.parser import Verbs, add_verb
 
+_WIDEST = 32  # characters of a default
+
 
 def add(verbs: Verbs) -> None:
     options = add_verb(
         verbs, "options", _options, "what can be set: groups, kinds of stages, settings", only_reads=True
     )
-    options.add_argument("name", nargs="?", help="a group or a kind of stage; all where it is left out")
+    options.add_argument(
+        "name", nargs="?", help="a group, one of its options, or a kind of stage; all where it is left out"
+    )
     options.add_argument("--config-dir", type=Path, metavar="DIR", help="groups of your own beside ours")
     options.add_argument("--markdown", action="store_true", help="the page of every setting")
     add_verb(verbs, "schema", _schema, "the JSON Schema of a configuration, for editors", only_reads=True)
@@ -44,6 +48,11 @@ def _options(args: argparse.Namespace) -> int:
         print(table([("group", "options"), *rows], columns()))
         print(f"kinds of stages: {', '.join(KINDS)}")
         return 0
+    having = [g for g in (*GROUPS, "recipe") if args.name in recipes.options(g, args.config_dir)]
+    if having and args.name not in (*GROUPS, *KINDS, "recipe"):
+        for group in having:
+            print(f"# {group}={args.name}\n{recipes.option(group, args.name, args.config_dir)}")
+        return 0
     if args.name not in (*GROUPS, *KINDS, "recipe"):
         near = nearest(args.name, [*GROUPS, *KINDS])
         raise ConfigError(f"options {args.name}: neither a group nor a kind of stage; did you mean {near!r}?")
@@ -52,10 +61,15 @@ def _options(args: argparse.Namespace) -> int:
         rows = [(name, _what(args.name, recipes.option(args.name, name, args.config_dir))) for name in names]
         print(table([(args.name, "what"), *rows], columns()))
     for cls in classes(args.name):
-        rows4 = [(s.key, s.default or "(required)", s.kind, s.what) for s in settings(cls)]
+        rows4 = [(s.key, _brief(s.default) or "(required)", s.kind, s.what) for s in settings(cls)]
         print()
         print(table([(cls.__name__, "default", "value", "what"), *rows4], columns()))
     return 0
+
+
+def _brief(default: str) -> str:
+    """A default within its column; docs/settings.md has the whole."""
+    return default if len(default) <= _WIDEST else f"{default[: _WIDEST - 2]}.."
 
 
 def _what(group: str, text: str) -> str:

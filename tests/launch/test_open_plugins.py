@@ -201,6 +201,8 @@ def test_shapes_optimizers_and_rows_of_a_plug_in(tmp_path: Path) -> None:
     assert used == {"examples", "narrow", "odd", "tuned"}  # the last reads a model whose class is the plug-in's
     said = fmtrain("generate", "tuned", "--raw", "--max-new-tokens=2", "import ", f"--store={store}", **where)
     assert said.returncode == 0, said.stderr
+    lost = fmtrain("generate", "tuned", "--raw", "--max-new-tokens=2", "import ", f"--store={store}")
+    assert lost.returncode == 3 and "The plug-in odd_shapes, of which it may be, cannot be imported" in lost.stderr
     (package / "classes.py").write_text(CLASSES + "# another version of it\n")
     again = fmtrain("plan", *words, **where)
     actions = {line.split()[0]: line.split()[1] for line in again.stdout.splitlines() if len(line.split()) > 1}

@@ -96,6 +96,7 @@ def test_a_line_break_in_an_option_is_refused(field: str, value: str) -> None:
         (Slurm(sbatch_extra=["--no-requeue"]), "set by launch=slurm itself"),
         (Slurm(output="/tmp/%N.out"), "launch.output=/tmp/%N.out: only %j"),
         (Slurm(gres="gpu:a100:4,shm:2", gpus_per_node=8), "different numbers of GPUs"),
+        (Slurm(gres="h100:8"), "launch.gres=h100:8 names no gpu, by which Slurm knows one; did you mean gpu:h100:8?"),
         (Slurm(setup="if true"), "launch.setup is not valid shell"),
         (Slurm(setup="}; rm x; {"), "launch.setup is not valid shell"),
         (Slurm(setup="a\r\nb"), "launch.setup holds a character"),

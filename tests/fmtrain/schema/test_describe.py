@@ -84,7 +84,7 @@ def test_the_page_of_settings_is_current(capsys: pytest.CaptureFixture[str]) -> 
     assert page == capsys.readouterr().out, "fmtrain options --markdown > docs/settings.md"
 
 
-@pytest.mark.parametrize("name", ["", "train", "dedup", "recipe", "stage", "objective"])
+@pytest.mark.parametrize("name", ["", "train", "dedup", "recipe", "stage", "objective", "dpo", "tokenizer"])
 def test_what_can_be_set_is_listed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["options", *([name] if name else [])]) == 0
     assert len(capsys.readouterr().out.splitlines()) > 4
