@@ -318,8 +318,12 @@ def main() -> None:
 
 
 def own_namespace() -> None:
-    """As root: this script once more, in a mount namespace with an empty /tmp and /dev/shm of its own."""
-    if os.geteuid() != 0 or "FMTRAIN_KILLS" in os.environ:
+    """As root: this script once more, in a mount namespace with an empty /tmp and /dev/shm of its own.
+
+    Not where it lies in /tmp itself, or its interpreter does: there they would be gone.
+    """
+    hidden = any(Path(file).absolute().is_relative_to("/tmp") for file in (sys.executable, __file__))
+    if os.geteuid() != 0 or "FMTRAIN_KILLS" in os.environ or hidden:
         return
     base = tempfile.mkdtemp(prefix="fmtrain-kills-", dir="/var/tmp")
     (Path(base) / "tmp").mkdir()
