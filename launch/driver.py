@@ -23,12 +23,7 @@ from fmtrain.artifacts.manifest import Artifact, Manifest, verify
 from fmtrain.artifacts.remote import is_url
 from fmtrain.artifacts.sources import BESIDE, HUB
 from fmtrain.artifacts.stage import Source, Stage, forget_secrets, write_stage
-from fmtrain.artifacts.storage import (
-    disk_errors,
-    list_files,
-    read_sealed,
-    unwatched,
-)
+from fmtrain.artifacts.storage import disk_errors, list_files, read_sealed, unwatched
 from fmtrain.artifacts.store import Store
 from fmtrain.artifacts.worker import RESULT
 from fmtrain.errors import ExitCode, FmtrainError, StoreError
@@ -149,6 +144,7 @@ class Driver:
         try:
             hosts, failures = yield from self._ended(step, backend, command, live, held, work)
         finally:
+            live.end()
             forget_secrets(folder)
         held.check()
         if failures or not (work / RESULT).is_file():
@@ -198,8 +194,8 @@ class Driver:
         self, step: Step, command: Command, job: Job, live: Live, held: Lease
     ) -> Generator[None, None, list[Failure]]:
         """How the job ended; Stopped where it was this run that was told to stop, and its ranks with it."""
-        failures, told = None, False
-        while failures is None:
+        told = False
+        while True:
             if job.hosts and not told:
                 told, name = True, step.node.stage
                 self.run.event("started", stage=name, action=step.action, ranks=command.ranks, hosts=job.hosts)
@@ -212,7 +208,6 @@ class Driver:
             yield
         if any(failure.code in ASKED for failure in failures):
             self.signals.wait(TOLD)
-        live.end()
         return failures
 
     def _command(self, step: Step, backend: Backend, folder: Path) -> Command:

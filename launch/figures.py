@@ -60,13 +60,13 @@ class Machine:
 
 def measure(steps: list[Step], launch: Launch, store: Store) -> None:
     """Give every step its shape, its amount and, where it is to be made, its seconds."""
-    machine = _machine(launch)
-    for step in steps:
+    machine, then = _machine(launch), _Then(store)
+    for step in steps:  # each after what feeds it
         step.shape = _shape(step)
-        rows = _rows(step)
-        step.amount = step.node.kind.amount(identity(step.node.job), rows)
+        step.megabytes = _megabytes(step)
+        step.amount = step.node.kind.amount(identity(step.node.job), _rows(step))
         if step.action not in KEPT:
-            step.seconds = _last_time(step, machine, launch, store) or _estimate(step, machine, launch)
+            step.seconds = _last_time(step, machine, launch, store, then) or _estimate(step, machine, launch)
 
 
 def _machine(launch: Launch) -> Machine:
@@ -154,7 +154,7 @@ def _rows(step: Step) -> int | None:
     return made.manifest.counts.get(f"{part}_train")
 
 
-def _last_time(step: Step, machine: Machine, launch: Launch, store: Store) -> float | None:
+def _last_time(step: Step, machine: Machine, launch: Launch, store: Store, known: "_Then") -> float | None:
     """Seconds by the newest version of that name, scaled by what there is to do; None where the machine was another."""
     kind = step.node.kind
     latest = store.latest(kind.makes, step.node.name)
@@ -162,7 +162,7 @@ def _last_time(step: Step, machine: Machine, launch: Launch, store: Store) -> fl
         return None
     manifest = latest.manifest
     if not kind.ranks:
-        then, now = _megabytes_then(manifest, lineage.manifests(store)), _megabytes(step)
+        then, now = known.megabytes(manifest), step.megabytes
         if not then or not now:
             return None
         if now == then:
@@ -197,7 +197,7 @@ def _estimate(step: Step, machine: Machine, launch: Launch) -> float | None:
         ranks = launch.count(machine.gpus)
         used = ranks / machine.gpus if machine.gpus else ranks * launch.cpus_per_rank / machine.cpus
         return kind.seconds + amount.tokens * shape.flops(stage.sequence_length) / (speed * min(1.0, used))
-    megabytes = _megabytes(step)
+    megabytes = step.megabytes
     if megabytes is None or (kind.gpu and shape is None):
         return None
     if not kind.gpu:
@@ -210,22 +210,31 @@ def _estimate(step: Step, machine: Machine, launch: Launch) -> float | None:
 
 def _megabytes(step: Step) -> float | None:
     """Of the documents or rows that a stage descends from; None where a hub or a web server has them."""
-    total = _size(step.payload["sources"])
-    if not total and any(source.path.startswith(HUB) or is_url(source.path) for source in step.node.sources):
+    own = _size(step.payload["sources"])
+    if not own and any(source.path.startswith(HUB) or is_url(source.path) for source in step.node.sources):
         return None
+    behind = [own]
     for parent in step.parents.values():
-        if isinstance(parent, Step) and (found := _megabytes(parent)) is None:
+        found = parent.megabytes if isinstance(parent, Step) else 0.0
+        if found is None:
             return None
-        if isinstance(parent, Artifact):
-            found = _held(parent.manifest)
-        total = max(total, 0.0 if isinstance(parent, Folder) else found or 0.0)
-    return total
+        behind.append(_held(parent.manifest) if isinstance(parent, Artifact) else found)
+    return max(behind)
 
 
-def _megabytes_then(manifest: Manifest, known: dict[str, Manifest]) -> float:
+class _Then:
     """The same of what was made once, as far as the store knows what it was made of."""
-    parents = [known[p["fingerprint"]] for p in manifest.parents.values() if p["fingerprint"] in known]
-    return max([_size(manifest.payload.get("sources")), *(_megabytes_then(one, known) for one in parents)])
+
+    def __init__(self, store: Store) -> None:
+        self.known = lineage.manifests(store)
+        self.found: dict[str, float] = {}
+
+    def megabytes(self, manifest: Manifest) -> float:
+        if manifest.fingerprint not in self.found:
+            prints = [parent["fingerprint"] for parent in manifest.parents.values()]
+            behind = [self.megabytes(self.known[one]) for one in prints if one in self.known]
+            self.found[manifest.fingerprint] = max([_size(manifest.payload.get("sources")), *behind])
+        return self.found[manifest.fingerprint]
 
 
 def _held(manifest: Manifest) -> float:
@@ -262,7 +271,7 @@ def unknown_for(step: Step) -> str:
         return "its rows are not counted yet"
     if step.shape is None and (step.node.kind.ranks or step.node.kind.gpu):
         return "the size of its model is not known yet"
-    if _megabytes(step) is None:
+    if step.megabytes is None:
         return "the size of its data is not known here"
     return "of which type the GPUs are is not known (under Slurm launch.gres=gpu:TYPE:N says it), or what such can do"
 

@@ -89,7 +89,7 @@ def elsewhere(key: str, known: list[str]) -> str | None:
     exact = [f"{place}.{ours}" for place in places]
     deeper = [name for name in known if name.startswith(f"{head}." if head else "stages.")]
     found = [*(name for name in exact if name in known), *(name for name in deeper if name.endswith(f".{ours}"))]
-    return found[0] if found else None if head else _AT_ROOT.get(last)
+    return next(iter(found), None if head else _AT_ROOT.get(last))
 
 
 def nearest(word: str, candidates: list[str]) -> str:

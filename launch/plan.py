@@ -40,8 +40,9 @@ class Step:
     seconds: float | None = None  # estimate, by launch.figures; None where there is none
     shape: Shape | None = None  # of the model that it trains or hands on
     amount: Amount | None = None
+    megabytes: float | None = None  # of the documents or rows that it descends from; None where nobody knows
     artifact: Artifact | None = None
-    parents: dict[str, "Step | Artifact | Folder"] = field(default_factory=dict)
+    parents: dict[str, "Step | Artifact | Folder"] = field(default_factory=dict, repr=False)  # each with its own
     prints: dict[str, str] = field(default_factory=dict)  # role -> the parent's fingerprint
 
     @property
@@ -193,5 +194,5 @@ def _spare(steps: list[Step]) -> None:
     """What is gone, and went into nothing but what is reused, is not made again."""
     for step in reversed(steps):
         takers = [other for other in steps if any(parent is step for parent in other.parents.values())]
-        if step.action == "run" and takers and all(other.action in KEPT for other in takers):
+        if step.action not in KEPT and takers and all(other.action in KEPT for other in takers):
             step.action, step.reason = "skip", "gone, and what was made of it is reused"

@@ -1,4 +1,4 @@
-"""Why a stage is made: in what it differs from the newest version of the same name, as a person would say it."""
+"""Why a stage is made: in what it differs from the version of its name that is most like it, in a person's words."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
 """Models from random weights, by the name in the config. The vocabulary and its special ids are the tokenizer's."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -30,7 +30,7 @@ def build_model(cfg: Model, tokenizer: PreTrainedTokenizerBase, seed: int, task:
     if not 0 <= seed <= _LARGEST_SEED:
         raise ConfigError(f"seed: {seed} is not between 0 and {_LARGEST_SEED}")
     if task is not None and task != cfg.task:
-        fits = [name for name in builders if OPTIONS[Model][name].task == task]  # type: ignore[attr-defined]
+        fits = [name for name in builders if cast(type[Model], OPTIONS[Model][name]).task == task]
         raise ConfigError(
             f"model.name={cfg.name} is a {cfg.task} language model and the objective trains a {task} one; "
             f"choose model={' or '.join(sorted(fits))}, or an objective that goes with {cfg.name}"

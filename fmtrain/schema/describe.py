@@ -136,7 +136,8 @@ def _schema(hint: Any, made: dict[str, Any]) -> dict[str, Any]:
         return {"type": "object", "additionalProperties": _schema(args[1], made)}
     if not dataclasses.is_dataclass(hint):
         whole = {"maximum": GREATEST, "minimum": -GREATEST} if hint is int else {}
-        return {"type": _TYPES[hint][1], **whole}
+        kind = _TYPES[hint][1]
+        return {"type": [kind, "number"] if hint is str else kind, **whole}  # ranks: 2 is the text "2"
     cls = typing.cast(type, hint)
     if cls not in OPTIONS:
         return _reference(cls, made)

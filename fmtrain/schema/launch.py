@@ -7,9 +7,7 @@ from fmtrain.schema.fields import MISSING, items
 from fmtrain.schema.limits import Count, Limits, NotNegative, Positive
 from fmtrain.schema.options import options
 
-Ranks = Annotated[
-    str, Limits(pattern="auto|[1-9][0-9]{0,5}", form="auto or a number of ranks", such="2")
-]  # of one training
+Ranks = Annotated[str, Limits(pattern="auto|[1-9][0-9]{0,5}", form="auto or a number of ranks", such="2")]
 
 
 @dataclass

@@ -29,13 +29,13 @@ if cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0:
 
 
 class InlineJob:
-    def __init__(self, command: Command, free: list[str] | None = None) -> None:
-        """`free` are GPUs that nobody has; those that the command takes come back to it."""
+    def __init__(self, command: Command, free: list[tuple[int, str]] | None = None) -> None:
+        """`free` are GPUs that nobody has, each with its place; those that the command takes come back to it."""
         self.hosts = [socket.gethostname()] * command.ranks
         self._open = contextlib.ExitStack()
         env = {**worker_env(command), "TMPDIR": self._open.enter_context(scratch())}
         if free and (gpus := self._open.enter_context(taken(free, command.ranks * command.gpus))):
-            env["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(gpu for _, gpu in gpus)
         place = [dict[str, str]()]
         if command.ranks > 1:
             file, ranks = self._open.enter_context(meeting()), command.ranks
@@ -89,7 +89,7 @@ class InlineBackend:
     def __init__(self) -> None:
         self.cpus, self.gpus = cpus(), len(gpu_names())
         shown = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        self.free = (shown.split(",") if shown else list(map(str, range(self.gpus))))[: self.gpus]
+        self.free = list(enumerate(shown.split(",") if shown else map(str, range(self.gpus))))[: self.gpus]
         self.notes: list[str] = []
 
     def node_cpus(self, gpus: int) -> int:
@@ -100,7 +100,7 @@ class InlineBackend:
 
 
 @contextlib.contextmanager
-def taken(free: list[str], count: int) -> Iterator[list[str]]:
+def taken(free: list[tuple[int, str]], count: int) -> Iterator[list[tuple[int, str]]]:
     """The first so many of `free` for the block; none where there are fewer, and the command sees all."""
     mine = free[:count] if count <= len(free) else []
     del free[: len(mine)]

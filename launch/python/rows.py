@@ -4,6 +4,7 @@ No more than a row's text is in memory, and of tokens where the documents of one
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def documents(corpus: Path, split: str | None) -> Rows:
     for name in _splits(split):
         for path in sorted([*(corpus / name).glob("*.jsonl.gz"), *(corpus / name).glob("*.jsonl.zst")]):
             with open(path, "rb") as raw:
-                chunks = iter(lambda file=raw: file.read(CHUNK), b"")  # type: ignore[misc]
+                chunks = iter(partial(raw.read, CHUNK), b"")
                 for line in read_lines(unpack(chunks, packing_of(path.name)), path.name, _LONGEST):
                     if isinstance(line, Fault):
                         raise StoreError(f"{path} is damaged: {line.detail}; remove the artifact and run again")

@@ -131,10 +131,11 @@ def test_one_that_fails_lets_the_others_save(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_gpus_are_lent_and_come_back() -> None:
-    free = ["0", "1", "2", "3"]
+    shown = list(enumerate(["10", "9", "GPU-b", "GPU-a"]))  # in the order of CUDA_VISIBLE_DEVICES, which stays
+    free = shown.copy()
     with taken(free, 2) as first, taken(free, 2) as second, taken(free, 1) as none:
-        assert (first, second, none, free) == (["0", "1"], ["2", "3"], [], [])
-    assert free == ["0", "1", "2", "3"]
+        assert (first, second, none, free) == (shown[:2], shown[2:], [], [])
+    assert free == shown
 
 
 def recipe(folder: Path) -> list[str]:

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from fmtrain.artifacts.store import Store
 from fmtrain.schema.training import Bert, Llama, Shape
 from launch.compose import compose
-from launch.figures import Machine, _count, _megabytes, described, measure, shape_of
+from launch.figures import Machine, _count, described, measure, shape_of
 from launch.graph import build
 from launch.plan import Step, plan
 from launch.summary import plan_table
@@ -170,6 +170,13 @@ def test_what_is_taken_from_the_store_counts_by_its_size(tiny_store: Path) -> No
                      "stages.tokens.inputs.corpus=corpus@v1", "stages.examples=null", "stages.sft=null",
                      "stages.reference=null", "stages.dpo=null", "stages.evaluate=null", "stages.publish=null",
                      "tokenizer.vocab_size=700")  # fmt: skip
-    assert _megabytes(pinned["tokenizer"]) == pytest.approx(1.17, abs=0.1)
+    assert pinned["tokenizer"].megabytes == pytest.approx(1.17, abs=0.1)
     whole = planned(tiny_store, *TEXT, "data.modules=[]")
     assert (whole["tokens"].seconds or 0) > 1.5 > (planned(tiny_store, *TEXT, "seed=2")["pretrain"].seconds or 9) / 9
+
+
+def test_a_long_chain_is_measured_stage_by_stage(tmp_path: Path) -> None:
+    """Each dpo takes the one before twice, itself and through its reference: 2^30 ways lead to the corpus."""
+    more = [f"+stage@stages.d{n:02d}=dpo" for n in range(30)]
+    steps = planned(tmp_path, *TEXT, *more, "stages.evaluate=null", "stages.publish=null")
+    assert steps["d29_reference"].seconds and steps["d29"].megabytes == steps["corpus"].megabytes

@@ -52,7 +52,7 @@ def test_every_setting_stands_on_the_page() -> None:
 
 def test_a_written_recipe_passes_and_a_misspelt_one_does_not(schema: jsonschema.Draft202012Validator) -> None:
     mine: dict[str, Any] = {"stages": {"sft": {"kind": "train", "objective": "sft", "epochs": 1}}, "filter": "code"}
-    assert schema.is_valid(mine)
+    assert schema.is_valid(mine) and schema.is_valid({**mine, "launch": {"name": "inline", "ranks": 2}})
     for wrong in ({"epocs": 1}, {"kind": "trian"}, {"objective": "sfd"}, {"optim": {"name": "adamw", "lr": -1}}):
         assert not schema.is_valid({"stages": {"sft": {**mine["stages"]["sft"], **wrong}}}), wrong
 
