@@ -18,14 +18,13 @@ from launch.terminal import columns, duration, table
 
 
 def plan_table(steps: list[Step]) -> str:
-    """A row a stage: what will be done, how much that is, why, and an estimate of the time."""
-    rows: list[tuple[str, ...]] = [("stage", "action", "time", "what", "why")]
+    """A row a stage: what will be done, an estimate of the time, why, and of a training how much it is."""
+    rows = [("stage", "action", "time", "why and how much")]
     todo = [step for step in steps if step.action not in KEPT]
     for step in steps:
         estimate = "?" if step.seconds is None else f"~{duration(step.seconds)}"
-        rows.append((step.node.stage, step.action, estimate if step in todo else "", described(step), step.reason))
-    if not any(row[3] for row in rows[1:]):  # a corpus alone
-        rows = [(*row[:3], row[4]) for row in rows]
+        last = "; ".join(filter(None, (step.reason, described(step))))
+        rows.append((step.node.stage, step.action, "" if step.action in KEPT else estimate, last))
     total = sum(step.seconds or 0.0 for step in todo)
     unknown: dict[str, list[str]] = {}
     for step in todo:
