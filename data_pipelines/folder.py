@@ -4,34 +4,19 @@ Knows `tokenizer.json` and the settings beside it. How a vocabulary is learnt is
 """
 
 import json
-import shutil
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
 from data_pipelines.vocabulary import SPECIAL_TOKENS, Trained, special_tokens
-from fmtrain.artifacts.model_folder import model_files
+from fmtrain.artifacts.model_folder import copy_tokenizer, tokenizer_files
 from fmtrain.artifacts.storage import read_json, write_json, write_text
 from fmtrain.errors import ConfigError, InputError
 
 TEMPLATE = Path(__file__).parent / "chat_template.jinja"
 _NAMED = SPECIAL_TOKENS[:7]  # those that Hugging Face has a setting for
-# All that a tokenizer may consist of; a model's config.json and weights in the same folder are not the tokenizer's.
-_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-)
-_PATTERNS = ("*.model", "*.tiktoken", "additional_chat_templates/*.jinja")
 
 
 @dataclass(frozen=True)
@@ -80,27 +65,19 @@ def copy(source: Path, folder: Path) -> bool:
     It is added where there is none and the tokenizer has the tokens that it is made of. To others the training wing
     gives a template of plain words when they are tuned on chats.
     """
-    found = files(source)
+    found = tokenizer_files(source)
     for needed in ("tokenizer.json", "tokenizer_config.json"):
-        if source / needed not in found:
+        if needed not in found:
             raise InputError(
                 f"tokenizer.path={source}: no {needed} there; expected a Hugging Face tokenizer folder. One with only "
                 "vocabulary files becomes one by AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
             )
-    for path in found:
-        target = folder / path.relative_to(source)
-        target.parent.mkdir(exist_ok=True)
-        shutil.copyfile(path, target)
+    copy_tokenizer(source, folder)
     fits = all(load(folder).token_to_id(f"<{role}>") is not None for role in SPECIAL_TOKENS[7:])
     if chat_template(folder) is not None or not fits:
         return False
     write_text(folder / "chat_template.jinja", TEMPLATE.read_text(encoding="utf-8"))
     return True
-
-
-def files(source: Path) -> list[Path]:
-    """The files in `source` that make its tokenizer, sorted; InputError where one leads out of it."""
-    return [source / n for n in model_files(source) if n in _FILES or any(fnmatchcase(n, p) for p in _PATTERNS)]
 
 
 def chat_template(folder: Path) -> str | None:

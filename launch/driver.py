@@ -53,8 +53,9 @@ INLINE_BYTES = 1 << 28  # of input for each task, where they run one after anoth
 class Driver:
     """Makes the stages of one run."""
 
-    def __init__(self, run: Run, steps: list[Step], signals: Signals) -> None:
+    def __init__(self, run: Run, steps: list[Step], signals: Signals, asked: dict[str, Any] | None = None) -> None:
         self.run, self.store, self.steps, self.signals = run, run.store, steps, signals
+        self.asked = asked or {}  # what stages that hand something on are told of the run
         self.made: dict[str, Artifact] = {s.node.stage: s.artifact for s in steps if s.artifact is not None}
         self.seconds: dict[str, float] = {}
         self.active: list[str] = []  # the stages that are being made
@@ -136,7 +137,8 @@ class Driver:
         write_stage(
             folder,
             Stage(node.stage, node.kind.makes, node.name, step.fingerprint, self.run.id, dump(node.job), inputs, refs,
-                  [*node.sources, *_folders(step)], str(work), resources, plugins=node.plugins),
+                  [*node.sources, *_folders(step)], str(work), resources, plugins=node.plugins,
+                  asked=self.asked if node.kind.hands_on else {}),
         )  # fmt: skip
         if step.action != "resume":
             (work / "code").write_text(step.code)  # what unfinished work was begun with
@@ -275,7 +277,13 @@ class Ended:
 
 
 def run(
-    root: Root, steps: list[Step], store: Store, run_id: str, overrides: list[str], config_dir: Path | None = None
+    root: Root,
+    steps: list[Step],
+    store: Store,
+    run_id: str,
+    overrides: list[str],
+    config_dir: Path | None = None,
+    asked: dict[str, Any] | None = None,
 ) -> Ended:
     """Execute a planned run. Whatever ends it is a state in run.json; what is nobody's setting is raised."""
     signals = Signals()
@@ -288,7 +296,7 @@ def run(
             record = Run(store, run_id, root, overrides, config_dir)
             record.record(steps)
             alive.forget_secrets(store)
-            driver = Driver(record, steps, signals)
+            driver = Driver(record, steps, signals, asked)
             begun = time.monotonic()
             driver.execute()
             _finish(driver, time.monotonic() - begun)

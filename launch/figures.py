@@ -4,10 +4,7 @@ By the last time of the same name where that ran on such a machine; else a train
 is known to do, the rest by the megabytes that it descends from. What cannot be told is None, never a guess.
 """
 
-import json
-import math
 import os
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from fmtrain.artifacts.manifest import Artifact, Manifest
 from fmtrain.artifacts.remote import is_url
 from fmtrain.artifacts.sources import BESIDE, HUB
 from fmtrain.artifacts.store import Store
+from fmtrain.artifacts.weights import tensors
 from fmtrain.errors import FmtrainError
 from fmtrain.kinds.base import CORE, MODELS, Amount, Kind
 from fmtrain.schema.launch import Launch
@@ -31,7 +29,6 @@ from launch.graph import Folder
 from launch.plan import KEPT, Step
 
 _MFU = 0.35  # of a GPU's peak, that a training is taken to reach
-_MOST_HEADER = 100 << 20  # bytes; safetensors' own limit
 _MOST_PARAMETERS = 10**15
 # GPU -> peak FLOP/s of dense matrices in bf16 and in fp32 (NVIDIA's data sheets)
 _PEAKS = {
@@ -116,32 +113,12 @@ def shape_of(folder: Path) -> Shape | None:
         config = read_object(folder, "config.json")
         layers = size_in(config, "num_hidden_layers", "n_layer")
         hidden = size_in(config, "hidden_size", "n_embd", "d_model")
-        parameters = sum(_elements(folder / name) for name in _weights(folder))
+        parameters = sum(tensor.elements for tensor in tensors(folder).values())
         if layers is None or hidden is None or not 0 < parameters < _MOST_PARAMETERS:
             return None
         return Shape(parameters, layers, hidden)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error, FmtrainError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, FmtrainError):
         return None  # what is wrong with it, the stage that reads it tells
-
-
-def _weights(folder: Path) -> list[str]:
-    """The files that transformers reads of a folder: it may hold others beside them."""
-    if (folder / "model.safetensors").is_file():
-        return ["model.safetensors"]
-    return sorted(set(read_object(folder, "model.safetensors.index.json", _MOST_HEADER)["weight_map"].values()))
-
-
-def _elements(weights: Path) -> int:
-    """How many numbers a file of safetensors holds, by its header."""
-    with open(weights, "rb") as f:
-        (length,) = struct.unpack("<Q", f.read(8))
-        if length > _MOST_HEADER:
-            raise ValueError(f"{weights}: a header of {length} bytes")
-        header = json.loads(f.read(length))
-    shapes = [tensor["shape"] for name, tensor in header.items() if name != "__metadata__"]
-    if not all(isinstance(size, int) and 0 <= size < _MOST_PARAMETERS for shape in shapes for size in shape):
-        raise ValueError(f"{weights}: sizes that are none")
-    return sum(map(math.prod, shapes))
 
 
 def _rows(step: Step) -> int | None:

@@ -55,7 +55,7 @@ def _identify(path: str, key: str) -> Source:
     name = f"{BESIDE}{key}:{os.path.basename(path.rstrip('/'))}"
     if not os.path.exists(path):
         raise InputError(f"{key}: {path} does not exist; give the path of a file on this machine")
-    return identify_folder(path, name) if os.path.isdir(path) else identify(path, name)
+    return (identify_folder if os.path.isdir(path) else identify)(path, name, full=True)  # a copy of it is the same
 
 
 def absolute(job: T, at: str) -> T:

@@ -22,6 +22,7 @@ from launch.backends.environment import module
 from launch.keys import GROUPS
 from launch.recipes import files, is_file
 from launch.record import new_run_id
+from launch.reproduce import Published
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,14 @@ class Submitted:
         return slurm.wait(self.job, self.output, self.folder)
 
 
-def show_script(root: Root, config: Slurm, store: Store, overrides: list[str], config_dir: Path | None) -> None:
+def show_script(
+    root: Root,
+    config: Slurm,
+    store: Store,
+    overrides: list[str],
+    config_dir: Path | None,
+    source: Published | None = None,
+) -> None:
     """Print the batch script that `submit` would hand to Slurm."""
     run_id, config = _named(root, config)
     shown = redact.shown_in(overrides)
@@ -46,11 +54,18 @@ def show_script(root: Root, config: Slurm, store: Store, overrides: list[str], c
         print("note: a secret is left out of this script; give it as ${oc.env:NAME}", file=sys.stderr)
     here = str(Path.cwd()).replace("%", "%%")  # its output cannot go to a folder that nobody has made yet
     config = dataclasses.replace(config, output=config.output or f"{here}/slurm-%j.out")
-    words = module("launch.cli", "run", *_where(config_dir), *shown)
+    words = module("launch.cli", "run", *_where(config_dir, source), *shown)
     print(slurm_script.render(config, store.run_dir(run_id), words), end="")
 
 
-def submit(root: Root, config: Slurm, store: Store, overrides: list[str], config_dir: Path | None) -> Submitted:
+def submit(
+    root: Root,
+    config: Slurm,
+    store: Store,
+    overrides: list[str],
+    config_dir: Path | None,
+    source: Published | None = None,
+) -> Submitted:
     """Hand the same command to Slurm, and say where it can be followed."""
     run_id, config = _named(root, config)
     folder = store.run_dir(run_id)
@@ -60,11 +75,11 @@ def submit(root: Root, config: Slurm, store: Store, overrides: list[str], config
         if config_dir:
             config_dir = _kept_options(config_dir, folder / "options")
         shown = redact.shown_in(overrides)
-        words = module("launch.cli", "run", *_where(config_dir), *shown)
+        words = module("launch.cli", "run", *_where(config_dir, source), *shown)
         _record_queued(folder, root, shown)
         if shown != overrides:  # every user of a node sees the words of its processes
             write_private(folder / GIVEN, overrides)
-            words = module("launch.cli", "run", *_where(config_dir), "--given", str(folder / GIVEN))
+            words = module("launch.cli", "run", *_where(config_dir, source), "--given", str(folder / GIVEN))
         try:
             job = slurm.submit(config, folder, words)
         except ConfigError as e:
@@ -87,8 +102,9 @@ def _named(root: Root, config: Slurm) -> tuple[str, Slurm]:
     return run_id, dataclasses.replace(config, job_name=named, comment=config.comment or f"fmtrain run {run_id}")
 
 
-def _where(config_dir: Path | None) -> list[str]:
-    return [f"--config-dir={config_dir.absolute()}"] if config_dir else []
+def _where(config_dir: Path | None, source: Published | None) -> list[str]:
+    words = [f"--config-dir={config_dir.absolute()}"] if config_dir else []
+    return words + ([f"--from={source.folder}"] if source else [])
 
 
 def _kept(overrides: list[str], folder: Path, config_dir: Path | None = None) -> list[str]:

@@ -35,7 +35,7 @@ from data_pipelines.write import Survey
 from fmtrain import redact
 from fmtrain.artifacts.remote import is_url, plain
 from fmtrain.artifacts.sources import BESIDE
-from fmtrain.artifacts.stage import Source, Stage
+from fmtrain.artifacts.stage import Source, Stage, write_inputs
 from fmtrain.artifacts.storage import read_json, write_json
 from fmtrain.artifacts.worker import Result, announce, tell
 from fmtrain.errors import ConfigError, InputError
@@ -237,9 +237,7 @@ def _write_account(
         "config": _published(job),
     }
     hashes = data.pop("hashes")
-    write_json(stage.out / "inputs.json", [
-        {"name": s.name, "bytes": s.size, "stamp": s.stamp, "sha256": hashes.get(s.name, s.sha256)} for s in inputs
-    ])  # fmt: skip
+    write_inputs(stage.out, inputs, hashes)
     write_json(stage.out / "card.json", data)
     card.write(stage.out, data)
 

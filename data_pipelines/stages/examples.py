@@ -19,7 +19,7 @@ from data_pipelines.rows import Message, PreferenceRow, SftRow, Unfit, normalise
 from data_pipelines.sources import is_heldout
 from data_pipelines.stages.tokenizer import load
 from fmtrain.artifacts.rows import Tally, read_rows
-from fmtrain.artifacts.stage import Stage
+from fmtrain.artifacts.stage import Stage, write_inputs
 from fmtrain.artifacts.worker import Progress, Result, tell
 from fmtrain.errors import InputError
 from fmtrain.kinds.examples import ExamplesJob, ExamplesStage
@@ -236,9 +236,10 @@ def from_rows(stage: Stage, job: ExamplesJob, data: Rows) -> tuple[Examples, dic
     """The user's rows, normalised; identical ones collapse, unfit ones are named, none is lost without a count."""
     examples, tally, repeated = Examples(), Tally(), 0
     rows: dict[str, SftRow | PreferenceRow] = {}
+    hashes = dict[str, str]()
     progress = Progress(stage, "rows")
     for source in sorted(stage.sources, key=lambda s: (s.name, s.stamp)):
-        for number, given, reason in read_rows(source, data):
+        for number, given, reason in read_rows(source, data, hashes=hashes):
             tally.read += 1
             progress.update(tally.read)
             row = reason or normalise(given, data)
@@ -254,6 +255,7 @@ def from_rows(stage: Stage, job: ExamplesJob, data: Rows) -> tuple[Examples, dic
                 rows[row.id] = row
     if not rows:
         raise InputError(tally.none_usable(stage.sources))
+    write_inputs(stage.out, stage.sources, hashes)
     if tally.unfit > data.max_bad_fraction * tally.read:
         raise InputError(_too_many_unfit(tally, data))
     sft = [row for row in rows.values() if isinstance(row, SftRow)]

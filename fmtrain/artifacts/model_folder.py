@@ -3,12 +3,29 @@
 Asked by the planner before it hashes a folder and by whoever loads one, so that what is read is what was hashed.
 """
 
+import shutil
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from fmtrain.artifacts.inside import files_inside, inside, read_object
 from fmtrain.errors import InputError
 
 _TEMPLATES = "additional_chat_templates"
+# All that a tokenizer may consist of; a model's config.json and weights in the same folder are not the tokenizer's.
+_TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "*.model",
+    "*.tiktoken",
+    f"{_TEMPLATES}/*.jinja",
+)
 _INDEX_MB = 256  # of model.safetensors.index.json; a line a weight
 
 
@@ -22,6 +39,23 @@ def model_files(folder: Path) -> list[str]:
         for name in versions if isinstance(versions, list) else []:
             inside(folder, str(name))
     return names
+
+
+def is_tokenizers(name: str) -> bool:
+    """Whether a file of that name in a model's folder belongs to its tokenizer."""
+    return any(fnmatchcase(name, pattern) for pattern in _TOKENIZER)
+
+
+def tokenizer_files(folder: Path) -> list[str]:
+    """The files that make a folder's tokenizer, sorted; InputError where one leads out of it."""
+    return [name for name in model_files(folder) if is_tokenizers(name)]
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """The tokenizer in `source`, byte for byte."""
+    for name in tokenizer_files(source):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(source / name, folder / name)
 
 
 def _check_index(folder: Path, index: str, names: list[str]) -> None:

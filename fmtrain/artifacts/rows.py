@@ -58,11 +58,15 @@ class Tally:
 
 
 def read_rows(
-    source: Source, data: Rows, spend: Callable[[int], bool] = lambda cost: True
+    source: Source,
+    data: Rows,
+    spend: Callable[[int], bool] = lambda cost: True,
+    hashes: dict[str, str] | None = None,
 ) -> Iterator[tuple[int, Any, str]]:
     """(number of its line, the decoded row, "") of every row, or why it is none: (number, None, reason).
 
-    Reading ends where `spend`, told what comes next costs, says no. InputError for what is no file of JSON lines, and
+    Reading ends where `spend`, told what comes next costs, says no; into `hashes` goes, by its name, the SHA-256 of a
+    file that was read to its end. InputError for what is no file of JSON lines, and
     for a damage: the file is to be mended, since nobody knows how many rows it takes.
     """
     packing = packing_of(source.name)
@@ -77,7 +81,9 @@ def read_rows(
         if spend(0):
             if held is not None and (row := _row(held, source)):
                 yield row
-            file.finish()
+            digest = file.finish()
+            if hashes is not None:
+                hashes[source.name] = digest
 
 
 def _row(line: Line | Fault, source: Source) -> tuple[int, Any, str] | None:

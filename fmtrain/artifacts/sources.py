@@ -50,24 +50,29 @@ def identify(path: str, name: str, full: bool = False) -> Source:
     return Source(path, name, size, stamp, sha256_file(Path(path)) if full else "")
 
 
-def identify_folder(path: str, name: str) -> Source:
-    """A folder by the names and identities of its files; hidden ones do not count."""
+def identify_folder(path: str, name: str, full: bool = False) -> Source:
+    """A folder by the names and identities of its files; hidden ones do not count. `full` as in `identify`."""
     root = Path(path)
     files = sorted(
         p for p in root.rglob("*") if p.is_file() and not any(x.startswith(".") for x in p.relative_to(root).parts)
     )
-    found = [identify(str(p), p.relative_to(root).as_posix()) for p in files]
-    said = "\n".join("\0".join(map(str, source.identity)) for source in found)
-    return Source(path, name, sum(s.size for s in found), hashlib.sha256(said.encode()).hexdigest(), "")
+    found = [identify(str(p), p.relative_to(root).as_posix(), full) for p in files]
+    stamp = _digest([s.name, s.size, s.stamp] for s in found)
+    return Source(path, name, sum(s.size for s in found), stamp, _digest(s.identity for s in found) if full else "")
+
+
+def _digest(files: Iterable[list[str | int]]) -> str:
+    return hashlib.sha256("\n".join("\0".join(map(str, file)) for file in files).encode()).hexdigest()
 
 
 def check_unchanged(source: Source) -> None:
     """InputError where the file is no longer the one that the run was planned with."""
-    now = (identify_folder if os.path.isdir(source.path) else identify)(source.path, source.name)
+    look = identify_folder if os.path.isdir(source.path) else identify
+    now = look(source.path, source.name)
     if (now.size, now.stamp) == (source.size, source.stamp):
         return
     # of another time, on another machine's disk maybe: where all its bytes are known, they decide
-    if not source.sha256 or now.size != source.size or sha256_file(Path(source.path)) != source.sha256:
+    if not source.sha256 or now.size != source.size or look(source.path, source.name, True).sha256 != source.sha256:
         raise changed(source, f"{now.size} bytes, stamp {now.stamp[:12]}.., planned with {source.size} bytes, stamp "
                               f"{source.stamp[:12]}..")  # fmt: skip
 

@@ -6,6 +6,7 @@ file beside it for as long as the worker runs.
 """
 
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,8 @@ from fmtrain.artifacts.storage import read_json, settled, write_json, write_priv
 from fmtrain.schema.load import load
 
 FILE = "stage.json"
+INPUTS = "inputs.json"  # of an artifact: the files that it was read from, each with the SHA-256 of its bytes
+RECIPE = "recipe.yaml"  # of a published folder: the run that made it
 PRIVATE = "stage.private.json"
 GIVEN = "given.private.json"  # in the folder of a queue job's run: its overrides, where one of them holds a secret
 T = TypeVar("T")
@@ -30,11 +33,12 @@ class Source:
     size: int  # bytes
     stamp: str  # of its content, or of its ends and its last change
     sha256: str  # of all its bytes; "" where that is not known before it is read
+    elsewhere: str = ""  # its stamp on another machine, where its bytes are known to be the same
 
     @property
     def identity(self) -> list[str | int]:
         """What it contributes to a fingerprint."""
-        return [self.name, self.size, self.sha256 or self.stamp]
+        return [self.name, self.size, self.sha256 or self.elsewhere or self.stamp]
 
 
 @dataclass
@@ -57,6 +61,7 @@ class Stage:
     resources: dict[str, Any] = field(default_factory=dict)  # ranks, tasks, executor
     folder: Path = field(default=Path("."), compare=False)
     plugins: list[dict[str, str]] = field(default_factory=list)  # that its settings, or a model's class, come of
+    asked: dict[str, Any] = field(default_factory=dict)  # of the run, where it hands that on: launch.reproduce
 
     def job_as(self, cls: type[T]) -> T:
         """The frozen slice as a schema dataclass."""
@@ -97,6 +102,15 @@ def write_stage(folder: Path, stage: Stage) -> None:
     if hidden != data:
         write_private(folder / PRIVATE, data)
     write_json(folder / FILE, hidden)
+
+
+def write_inputs(out: Path, sources: Iterable[Source], hashes: Mapping[str, str]) -> None:
+    """Note in an artifact which files it was read from; `hashes` are name -> SHA-256 of what was read."""
+    known = [
+        {"name": s.name, "bytes": s.size, "stamp": s.elsewhere or s.stamp, "sha256": hashes.get(s.name, s.sha256)}
+        for s in sources
+    ]
+    write_json(out / INPUTS, known)
 
 
 def forget_secrets(folder: Path) -> None:

@@ -22,7 +22,7 @@ from fmtrain.data import template_process
 from fmtrain.errors import InputError
 from fmtrain.schema.fields import TEMPLATE_DATE
 
-_KEY = "template_date"  # in tokenizer_config.json
+DAY = "template_date"  # in tokenizer_config.json
 SECONDS = 5.0  # of processor time, to compile a template and for each row
 _LONGEST = 1 << 20  # characters of a template's source; the longest known have 20,000
 
@@ -34,7 +34,7 @@ class TemplateFault(InputError):
 def fix_date(tokenizer: PreTrainedTokenizerBase, date: str) -> None:
     """The day that the tokenizer's template is told, from now on and where the tokenizer is saved. ISO 8601."""
     if "strftime_now" in json.dumps(tokenizer.chat_template or ""):
-        tokenizer.init_kwargs[_KEY] = date
+        tokenizer.init_kwargs[DAY] = date
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,11 @@ def _template(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _date(tokenizer: PreTrainedTokenizerBase) -> str:
-    given = tokenizer.init_kwargs.get(_KEY, TEMPLATE_DATE)
+    given = tokenizer.init_kwargs.get(DAY, TEMPLATE_DATE)
     try:
         return datetime.date.fromisoformat(given).isoformat()
     except (TypeError, ValueError):
-        raise InputError(f"{_where(tokenizer)}: {_KEY} in tokenizer_config.json is no date, e.g. 2026-01-31") from None
+        raise InputError(f"{_where(tokenizer)}: {DAY} in tokenizer_config.json is no date, e.g. 2026-01-31") from None
 
 
 def _where(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from fmtrain.artifacts.manifest import FILE, read_manifest
 from fmtrain.artifacts.stage import Stage
 from fmtrain.artifacts.storage import read_json, write_text
-from fmtrain.artifacts.worker import Progress, Result, tell
+from fmtrain.artifacts.worker import Progress, Result, announce, tell
 from fmtrain.data.ends import ends_of
 from fmtrain.data.rows import PreferenceRow, preference_rows, told
 from fmtrain.data.shards import read_index, token_counts
@@ -32,6 +31,7 @@ from fmtrain.evaluate.inputs import (
     heldout_documents,
     limit_a_kind,
     pair_texts,
+    reference_of,
     sft_texts,
     task_of,
     trained_kinds,
@@ -41,7 +41,7 @@ from fmtrain.evaluate.records import Evaluation, ModelRecord, Sample
 from fmtrain.evaluate.responses import Limits
 from fmtrain.evaluate.scoring import numerics, row_length, text_tokens, use_all_cpus, window_length
 from fmtrain.kinds.evaluate import EvaluateJob, EvaluateStage, Scored
-from fmtrain.models import load_model, load_tokenizer
+from fmtrain.models import headless, load_model, load_tokenizer
 from fmtrain.models.device import device
 
 TEMPERATURE = 0.8  # of the sampled continuations
@@ -97,6 +97,8 @@ def run(stage: Stage) -> Result:
     """Write evaluation.json and report.html."""
     job = stage.job_as(EvaluateJob)
     threads = use_all_cpus()
+    bodies = {model.name: name for model in job.models if (name := headless(stage.input(model.role)))}
+    job.models = [model for model in job.models if model.name not in bodies]
     tasks = {model.name: task_of(stage.input(model.role)) for model in job.models}
     found = Evaluation(
         name=stage.name,
@@ -104,6 +106,9 @@ def run(stage: Stage) -> Result:
         refs=dict(sorted(stage.refs.items())),
         settings={"seed": job.seed, **_betas(job), **_settings(job.stage)},
     )
+    for name, architecture in bodies.items():
+        found.notes.append(f"{name} is a {architecture}, which has no language model's head: it is not scored.")
+        announce(stage, found.notes[-1])
     data = read_data(stage, job, tasks, found)
     found.funnel = funnel(stage.input("corpus")) if "corpus" in stage.inputs else []
     total = len(tasks) * (sum(d.bytes for d in data.documents) + ROW_BYTES * (len(data.sft) + 2 * len(data.pairs)))
@@ -186,18 +191,6 @@ def read_examples(stage: Stage, whole: EvaluateJob, models: list[Scored], data: 
     kinds = {p.kind for p in data.pairs}
     found.heldout_kinds = sorted(kinds - trained_kinds(data.examples))
     found.synthetic = bool(kinds - {preference.GIVEN})
-
-
-def reference_of(stage: Stage, model: Scored) -> Path | None:
-    """The reference that a model was trained against, among those that are given; None where it was against none."""
-    given = [stage.input(role) for role in stage.inputs if role.partition(".")[0] == "reference"]
-    if model.beta is None or not given:
-        return None
-    trained = stage.input(model.role)
-    if not (trained / FILE).is_file():  # no artifact of a store
-        return given[0] if len(given) == 1 else None
-    wanted = read_manifest(trained).parents.get("reference", {}).get("fingerprint")
-    return next((folder for folder in given if read_manifest(folder).fingerprint == wanted), None)
 
 
 def one_model(work: Work, scored: Scored, folder: Path, task: Literal["causal", "masked"], ref: str) -> None:

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from fmtrain.artifacts.manifest import FILE, read_manifest
+from fmtrain.artifacts.stage import Stage
 from fmtrain.artifacts.storage import read_json, read_jsonl
 from fmtrain.errors import InputError, StoreError
 from fmtrain.evaluate.records import FunnelLevel
+from fmtrain.kinds.evaluate import Scored
 
 T = TypeVar("T")
 
@@ -103,6 +106,18 @@ def pair_texts(examples: Path) -> dict[str, PairText]:
 def trained_kinds(examples: Path) -> set[str]:
     """The kinds that occur among the training pairs."""
     return {row["kind"] for row in read_jsonl(examples / "preference.train.jsonl")}
+
+
+def reference_of(stage: Stage, model: Scored) -> Path | None:
+    """The reference that a model was trained against, among those that are given; None where it was against none."""
+    given = [stage.input(role) for role in stage.inputs if role.partition(".")[0] == "reference"]
+    if model.beta is None or not given:
+        return None
+    trained = stage.input(model.role)
+    if not (trained / FILE).is_file():  # no artifact of a store
+        return given[0] if len(given) == 1 else None
+    wanted = read_manifest(trained).parents.get("reference", {}).get("fingerprint")
+    return next((folder for folder in given if read_manifest(folder).fingerprint == wanted), None)
 
 
 def limit_a_kind(pairs: Iterable[PairText], limit: int | None) -> list[PairText]:

@@ -97,6 +97,7 @@ class Kind:
     code: ClassVar[tuple[str, ...]]  # modules whose imports are the stage's source
     revision: ClassVar[int]
     ranks: ClassVar[bool] = False  # one process a rank, rather than one in all
+    hands_on: ClassVar[bool] = False  # its worker is told what was asked of the whole run
     pool: ClassVar[bool] = False  # fans out tasks over the backend's processors
     gpu: ClassVar[bool] = False  # one process, on a GPU where there is one
     seconds: ClassVar[float] = 3.0  # until it is at work

@@ -36,7 +36,7 @@ class ExamplesJob:
 
 
 class MakeExamples(Kind):
-    name, config, makes, revision = "examples", ExamplesStage, "examples", 3
+    name, config, makes, revision = "examples", ExamplesStage, "examples", 4
     worker, code = "data_pipelines", ("data_pipelines.stages.examples",)
     seconds, per_mb = 0.5, 0.45
 

@@ -61,7 +61,7 @@ class TrainJob:
 
 
 class Train(Kind):
-    name, config, makes, revision = "train", TrainStage, "model", 3
+    name, config, makes, revision = "train", TrainStage, "model", 4
     worker, code = "fmtrain.train", ("fmtrain.train.__main__",)
     ranks, seconds = True, 6.0
 

@@ -1,4 +1,7 @@
-"""A Hugging Face folder on this disk: load model and tokenizer, save them. No network, no remote code."""
+"""A Hugging Face folder on this disk: load model and tokenizer, save them. No network, no remote code.
+
+A tokenizer is handed on as the bytes that it was read from, and a model's own settings of generation stay.
+"""
 
 import contextlib
 import copy
@@ -13,14 +16,19 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from fmtrain.artifacts.model_folder import model_files
+from fmtrain.artifacts.inside import read_object
+from fmtrain.artifacts.model_folder import copy_tokenizer, model_files
+from fmtrain.artifacts.storage import write_json, write_text
 from fmtrain.data.chat import end_token_ids
 from fmtrain.data.padding import padded_length
+from fmtrain.data.templates import DAY
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.models.build import Task
 from fmtrain.schema import plugins
 
-_SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "repetition_penalty")  # kept from a model's own settings
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p")  # which nothing reads without do_sample
+
+_SETTINGS = "tokenizer_config.json"
 
 transformers_logging.disable_progress_bar()  # a stage's log is a file
 
@@ -45,6 +53,38 @@ def load_model(folder: Path, task: Task, tokenizer: PreTrainedTokenizerBase | No
     InputError where a file or a weight is missing: transformers itself would fill it with random numbers. With
     `tokenizer`, ConfigError where it has more tokens than the model has embeddings.
     """
+    model, missing = _loaded(folder, task)
+    if missing:
+        raise _lacks(folder, model, task, missing)
+    if tokenizer is not None:
+        _check_vocabulary(model, tokenizer)
+    return model
+
+
+def load_body(
+    folder: Path, task: Task, tokenizer: PreTrainedTokenizerBase, seed: int
+) -> tuple[PreTrainedModel, list[str]]:
+    """The same of a folder that may hold a model without a head: what the head lacks is drawn from `seed` alone.
+
+    Also the names of the weights that were drawn; InputError where another than those of the head is missing.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, missing = _loaded(folder, task)
+    if any(name.startswith(f"{model.base_model_prefix}.") for name in missing):
+        raise _lacks(folder, model, task, missing)
+    _check_vocabulary(model, tokenizer)
+    return model, missing
+
+
+def headless(folder: Path) -> str | None:
+    """The architecture of a model without a head, as config.json names it: BertModel; None where it has one."""
+    names = read_object(folder, "config.json").get("architectures") or []
+    return next((str(n) for n in names if str(n).endswith("Model") and not str(n).endswith("LMHeadModel")), None)
+
+
+def _loaded(folder: Path, task: Task) -> tuple[PreTrainedModel, list[str]]:
+    """The model, and the names of its weights that the folder does not hold."""
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
     _require_folder(folder, ["config.json"])
@@ -55,15 +95,14 @@ def load_model(folder: Path, task: Task, tokenizer: PreTrainedTokenizerBase | No
         raise InputError(f"{folder} has no .safetensors file; save the model with safetensors (save_pretrained does)")
     auto = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}[task]
     model, info = _load(auto, folder, "sdpa")
-    missing = sorted(info["missing_keys"]) + sorted(str(m) for m in info["mismatched_keys"])
-    if missing:
-        raise InputError(
-            f"{folder} lacks {len(missing)} weights of a {type(model).__name__} ({task} language model), "
-            f"{missing[0]} first: it holds another architecture, or was saved in part"
-        )
-    if tokenizer is not None:
-        _check_vocabulary(model, tokenizer)
-    return model
+    return model, sorted(info["missing_keys"]) + sorted(str(m) for m in info["mismatched_keys"])
+
+
+def _lacks(folder: Path, model: PreTrainedModel, task: Task, missing: list[str]) -> InputError:
+    return InputError(
+        f"{folder} lacks {len(missing)} weights of a {type(model).__name__} ({task} language model), "
+        f"{missing[0]} first: it holds another architecture, or was saved in part"
+    )
 
 
 def check_fits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sequence_length: int) -> None:
@@ -106,21 +145,44 @@ def save_model(
             model.config.save_pretrained(str(folder))
     finally:
         model.config, model.generation_config = model_config, model_generation
+    save_tokenizer(tokenizer, folder)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """The bytes of the folder that it was read from, with what it was given since: a chat template, the template's day.
+
+    One that was not read from a folder, or was changed otherwise, is written by the library.
+    """
+    source = Path(tokenizer.name_or_path)
+    if tokenizer.name_or_path and (source / _SETTINGS).is_file():
+        copy_tokenizer(source, folder)
+        kept, template, day = load_tokenizer(folder), tokenizer.chat_template, tokenizer.init_kwargs.get(DAY)
+        if kept.chat_template != template and isinstance(template, str):
+            write_text(folder / "chat_template.jinja", template)
+        if kept.init_kwargs.get(DAY) != day:
+            write_json(folder / _SETTINGS, {**read_object(folder, _SETTINGS), DAY: day})
+        kept = load_tokenizer(folder)
+        same = (kept.chat_template, kept.special_tokens_map) == (template, tokenizer.special_tokens_map)
+        if same and kept.get_vocab() == tokenizer.get_vocab():
+            return
     tokenizer.save_pretrained(str(folder))
 
 
 def _generation_config(old: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
-    """Generation ends where the chat template ends a turn; a model's own sampling settings stay."""
-    ends = end_token_ids(tokenizer)
-    kept = {}
-    if old is not None and old.do_sample:
-        kept = {name: getattr(old, name) for name in _SAMPLING if getattr(old, name, None) is not None}
-    return GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=ends if len(ends) > 1 else (ends[0] if ends else None),
-        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
-        **kept,
-    )
+    """The model's own settings. Generation ends at all its end tokens, and where the chat template ends a turn."""
+    found = GenerationConfig() if old is None else copy.deepcopy(old)
+    own = found.eos_token_id if isinstance(found.eos_token_id, list) else [found.eos_token_id]
+    ends = list(dict.fromkeys([*(e for e in own if e is not None), *end_token_ids(tokenizer)]))
+    found.eos_token_id = ends if len(ends) > 1 else (ends[0] if ends else None)
+    if found.bos_token_id is None:
+        found.bos_token_id = tokenizer.bos_token_id
+    if found.pad_token_id is None:
+        pad = tokenizer.pad_token_id
+        found.pad_token_id = tokenizer.eos_token_id if pad is None else pad
+    if not found.do_sample:
+        for name in _SAMPLING:
+            setattr(found, name, getattr(GenerationConfig(), name))  # transformers refuses to write what it ignores
+    return found
 
 
 def _load(auto: type, folder: Path, attention: str) -> tuple[PreTrainedModel, dict[str, set[str]]]:

@@ -1,5 +1,7 @@
 """The model card, README.md of a published folder: what it is, how to load it, how good it is, where it came from."""
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -7,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fmtrain import show
 from fmtrain.evaluate.records import Estimate, Evaluation, PreferenceScore
 
+_MOST_FILES = 20  # input files that the card names; lineage.json has them all
 # What is known of a data source's licence; a model card never grants more than the data does.
 LICENCES = {
     "stdlib": "The Python standard library, under the PSF licence version 2.",
@@ -15,8 +18,14 @@ LICENCES = {
 }
 
 
-def render(name: str, config: dict[str, Any], lineage: dict[str, Any], evaluation: Evaluation | None) -> str:
-    """The card as Markdown with a YAML head."""
+def render(
+    name: str,
+    config: dict[str, Any],
+    lineage: dict[str, Any],
+    evaluation: Evaluation | None,
+    command: Sequence[str] = (),
+) -> str:
+    """The card as Markdown with a YAML head. `command` is what the run was asked for by."""
     environment = Environment(
         loader=PackageLoader("fmtrain.publish", "."),
         undefined=StrictUndefined,
@@ -40,7 +49,20 @@ def render(name: str, config: dict[str, Any], lineage: dict[str, Any], evaluatio
         model=_published_role(evaluation, lineage),
         preferences=_best_rows(evaluation),
         licences=[LICENCES[s] for s in sources if s in LICENCES],
+        corpora=[a for a in lineage["ancestors"] if a.get("licences")],
+        base=lineage.get("base"),
+        base_model=_on_the_hub(lineage.get("base")),
+        command=show.fenced(show.line(" ".join(command)), "sh") if command else "",
+        files=[(a["ref"], file) for a in lineage["ancestors"] for file in a.get("files", [])],
+        most_files=_MOST_FILES,
+        versions=lineage.get("made_with", {}),
     )
+
+
+def _on_the_hub(base: dict[str, Any] | None) -> str | None:
+    """OWNER/NAME of a base that has one, as the head of a card may name it."""
+    name = str((base or {}).get("name"))
+    return name if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) else None
 
 
 def _published_role(evaluation: Evaluation | None, lineage: dict[str, Any]) -> str | None:

@@ -32,6 +32,14 @@ def files() -> Any:
     return dataclasses.field(default_factory=list, metadata={"identity": False, "file": True})
 
 
+def place(default: Any, identity: bool = False) -> Any:
+    """Where data or a model lies, a path, globs or a name: whoever makes the same again says their own."""
+    metadata = {"identity": identity, "place": True}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
 def data_sets(into: str) -> Any:
     """Data sets (fmtrain.schema.evaluation_sets) whose commit or content, not whose entry, belongs to the identity.
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from fmtrain.schema.fields import MISSING, items, outside
+from fmtrain.schema.fields import MISSING, items, outside, place
 from fmtrain.schema.limits import Count, Limits, Share
 from fmtrain.schema.options import options
 
@@ -51,7 +51,7 @@ class Local(Keys):
     usual_filter = "gopher"
 
     name: str = "local"
-    files: list[str] = outside([])
+    files: list[str] = place([])
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Hub(Keys):
     usual_filter = "gopher"
 
     name: str = "hub"
-    path: str = MISSING
+    path: str = place(MISSING, identity=True)
     config: str | None = None
     split: str = "train"
     revision: str | None = outside(None)  # None: the newest; the commit belongs to the identity
@@ -72,7 +72,7 @@ class Rows(Data):
     """Rows to fine-tune on, JSON lines: `messages`, prompt and completion, or prompt, chosen and rejected."""
 
     name: str = "rows"
-    files: list[str] = outside([])
+    files: list[str] = place([])
     prompt_key: str = "prompt"
     completion_key: str = "completion"
     # which forms the rows have: messages, prompt_completion, preference, a plug-in's; empty: looked up in each file

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from fmtrain.schema.fields import MISSING, outside
+from fmtrain.schema.fields import MISSING, outside, place
 from fmtrain.schema.limits import AboveZero, Count, Limits, NotNegative, Positive, Share, Size
 from fmtrain.schema.options import options
 
@@ -89,7 +89,7 @@ class HuggingFace(Model):
     """Any Hugging Face folder on this machine, with its own tokenizer; identified by its files' content."""
 
     name: str = "hf"
-    path: str = outside(MISSING)
+    path: str = place(MISSING)
 
     @property
     def folder(self) -> str:

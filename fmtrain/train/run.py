@@ -8,12 +8,22 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fmtrain.artifacts.stage import Stage
-from fmtrain.artifacts.worker import Progress, Result, announce, tell
+from fmtrain.artifacts.worker import Progress, Result, announce, rank, tell
 from fmtrain.data.rows import told
 from fmtrain.data.templates import fix_date
 from fmtrain.errors import ConfigError
 from fmtrain.kinds.train import TrainJob
-from fmtrain.models import build_model, check_fits, load_model, load_tokenizer, save_model
+from fmtrain.models import (
+    Task,
+    base,
+    build_model,
+    check_fits,
+    headless,
+    load_body,
+    load_model,
+    load_tokenizer,
+    save_model,
+)
 from fmtrain.models.device import device
 from fmtrain.objectives import CollateContext, objective
 from fmtrain.train.distributed import keep_memory, set_threads, start
@@ -64,6 +74,7 @@ def train(stage: Stage, job: TrainJob, settings: Settings) -> Result:
         return Result()
     metrics.close()
     save_model(model, tokenizer, stage.out, weights)
+    base.write(stage.out, base.of_input(stage))
     made_by = numerics(job, group, where, threads)
     if saver.earlier:
         made_by["resumed_under"] = saver.earlier
@@ -76,7 +87,7 @@ def starting_model(stage: Stage, job: TrainJob, tokenizer: PreTrainedTokenizerBa
     """The input model, or one from random weights, in training mode."""
     task = objective(job.stage.objective.name).task
     if "model" in stage.inputs:
-        model = load_model(stage.input("model"), task, tokenizer)
+        model = _given(stage, job, task, tokenizer)
     elif job.model is not None:
         model = build_model(job.model, tokenizer, job.seed, task)
     else:
@@ -86,6 +97,21 @@ def starting_model(stage: Stage, job: TrainJob, tokenizer: PreTrainedTokenizerBa
         )
     check_fits(model, tokenizer, job.stage.sequence_length)
     return model.train()
+
+
+def _given(stage: Stage, job: TrainJob, task: Task, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """The input model. One without a head gets one from the seed, where the objective is to learn such anyway."""
+    folder = stage.input("model")
+    if not job.stage.objective.blank or (architecture := headless(folder)) is None:
+        return load_model(folder, task, tokenizer)
+    model, drawn = load_body(folder, task, tokenizer, job.seed)
+    if drawn and rank() == 0:
+        announce(
+            stage,
+            f"{stage.refs.get('model', folder)} is a {architecture}, without the head of a {task} language model: "
+            f"{len(drawn)} of its weights are drawn at random (seed {job.seed}), {drawn[0]} first",
+        )
+    return model
 
 
 def recorder(stage: Stage, job: TrainJob, metrics: MetricsFile | None, begin: int, steps: int) -> Callable[[Row], None]:

@@ -33,6 +33,8 @@ def add_verb(
 def add_overrides(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("overrides", nargs="*", help=OVERRIDES)
     sub.add_argument("--config-dir", type=Path, metavar="DIR", help="groups of your own beside ours: DIR/recipe/X.yaml")
+    text = "a folder that was published: make it again, with the data where data.files=.. says that it lies here"
+    sub.add_argument("--from", type=Path, metavar="FOLDER", dest="source", help=text)
     sub.add_argument("--cfg", choices=["job"], help="print the composed configuration as YAML, and do nothing")
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from launch.verbs.parser import Verbs, add_overrides, add_verb
 
 if TYPE_CHECKING:
     from fmtrain.schema.root import Root
+    from launch.reproduce import Published
 
 
 def add(verbs: Verbs) -> None:
@@ -36,10 +38,11 @@ def _run(args: argparse.Namespace) -> int:
                 "run anew: fmtrain run .. launch=slurm"
             )
         args.overrides = read_json(args.given)
+    source = _source(args)
     root = compose(args.overrides, args.config_dir)
     if args.cfg:
         return _show(root)
-    begun = start.begin(root, args.overrides, args.config_dir)
+    begun = start.begin(root, args.overrides, args.config_dir, source)
     if begun.ended is None:
         return begun.job.wait() if begun.job is not None and args.wait else int(ExitCode.DONE)
     if begun.ended.message:
@@ -76,10 +79,27 @@ def _plan(args: argparse.Namespace) -> int:
     from launch.start import planned
     from launch.summary import plan_text
 
+    source = _source(args)
     root = compose(args.overrides, args.config_dir)
     if args.cfg:
         return _show(root)
-    found = planned(root)
+    found = planned(root, source)
     measure(found.steps, root.launch, found.store)
     print(plan_text(found.steps, found.graph.said))
+    if source is not None:
+        print("\n".join(source.said(found.steps)))
     return 0
+
+
+def _source(args: argparse.Namespace) -> "Published | None":
+    """The folder that --from names; its recipe is then the run's."""
+    if args.source is None:
+        return None
+    from launch.reproduce import published
+
+    source = published(args.source)
+    if "FMTRAIN_JOB" not in os.environ:  # a job of a queue is given a copy of it
+        if given := next((o for o in args.overrides if o.startswith("recipe=")), None):
+            raise ConfigError(f"--from={args.source} has a recipe of its own; take {given} away")
+        args.overrides = [source.recipe, *args.overrides]
+    return source

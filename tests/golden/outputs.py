@@ -36,6 +36,7 @@ _EXACT = ("lr", "beta")  # numbers in them that are no sums
 _ROUNDING = ("accuracy",)  # of a step: at dpo's first, policy and reference are one, and the last bit says who is ahead
 _SENTENCES = ("sentence", "verdicts")  # that say numbers
 _RENDERED = ("report.html", "README.md")  # those numbers laid out
+_OF_OTHERS = ("payload", "git", "packages")  # of a lineage: what other stages were given, and by which code
 _SETTINGS = re.compile(r'\{\n "data": .*?^\}', re.M | re.S)  # of a corpus's card: what it was given
 _DECIMAL, _NUMBER = re.compile(r"\d+\.\d+"), re.compile(r"\d[\d.,]*")
 
@@ -62,6 +63,10 @@ def _file(path: Path, name: str, names: dict[str, str]) -> Lines:
     if path.name in _COMPUTED:
         rows = [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
         return _columns(name, rows)
+    if path.name == "lineage.json":
+        said = json.loads(text)
+        known = [{key: v for key, v in one.items() if key not in _OF_OTHERS} for one in said["ancestors"]]
+        return {name: _hash(json.dumps({**said, "ancestors": known}))}
     if path.name == "card.json":
         return {name: _hash(json.dumps({key: v for key, v in json.loads(text).items() if key != "config"}))}
     if path.stem == "card":

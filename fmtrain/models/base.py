@@ -1,0 +1,86 @@
+"""`base.json` beside a trained model: the folder of somebody else's that its weights were first taken from.
+
+Training keeps weights in fp32 from stage to stage; what is published at the end has the base's type and shard size
+again, and names it: by its own card and by its files, never by where it lay. Imports no torch.
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fmtrain.artifacts import manifest
+from fmtrain.artifacts.inside import read_object
+from fmtrain.artifacts.model_folder import model_files
+from fmtrain.artifacts.sources import BESIDE
+from fmtrain.artifacts.stage import Stage
+from fmtrain.artifacts.storage import read_json, write_json
+from fmtrain.artifacts.weights import float_type, tensors, weight_files
+from fmtrain.schema.load import load
+
+FILE = "base.json"
+_CARD, _MOST = "README.md", 1 << 20  # bytes that are read of a card
+_OURS = "lineage.json"  # of a folder that we have published
+
+
+@dataclass(frozen=True)
+class Base:
+    """A folder that a model comes of."""
+
+    name: str  # OWNER/NAME, what its card calls it, or the folder's own name
+    dtype: str | None  # of its weights, as torch calls it
+    shard_bytes: int | None  # of its largest file of weights, where there are several
+    license: str | None  # as its card says it
+    identity: str | None  # the fingerprint, where we made it
+    files: dict[str, str] = field(default_factory=dict)  # name -> SHA-256, of what the model is known by
+
+
+def of_input(stage: Stage, role: str = "model") -> Base | None:
+    """What the model that a stage takes first came of; None where its weights were drawn at random."""
+    if role not in stage.inputs:
+        return None
+    folder = stage.input(role)
+    if (folder / manifest.FILE).is_file():
+        return load(Base, read_json(folder / FILE)) if (folder / FILE).is_file() else None
+    mark = f"{BESIDE}{role}:"
+    files = {s.name.removeprefix(mark): s.sha256 for s in stage.sources if s.name.startswith(mark)}
+    return of_folder(folder, files)
+
+
+def of_folder(folder: Path, files: dict[str, str]) -> Base:
+    """What a folder of somebody else's is; `files` are known already."""
+    found, card = tensors(folder), _card(folder)
+    weights = weight_files(folder)
+    largest = max((folder / name).stat().st_size for name in weights) if len(weights) > 1 else None
+    ours = read_object(folder, _OURS) if _OURS in model_files(folder) else {}
+    name = ours.get("name") or card.get("model_name") or folder.name
+    licence, identity = card.get("license"), ours.get("fingerprint")
+    return Base(
+        name=str(name)[:200],
+        dtype=float_type(found),
+        shard_bytes=largest,
+        license=licence[:100] if isinstance(licence, str) else None,
+        identity=identity[:64] if isinstance(identity, str) else None,
+        files=dict(sorted(files.items())),
+    )
+
+
+def write(folder: Path, base: Base | None) -> None:
+    if base is not None:
+        write_json(folder / FILE, asdict(base))
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    """The YAML head of a model card; empty where there is none that can be read."""
+    if _CARD not in model_files(folder):
+        return {}
+    with open(folder / _CARD, encoding="utf-8", errors="replace") as f:
+        text = f.read(_MOST)
+    _, opened, rest = text.partition("---\n")
+    head, closed, _ = rest.partition("\n---")
+    try:
+        found = yaml.safe_load(head) if opened and closed and text.startswith("---\n") else {}
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
