@@ -66,7 +66,7 @@ def _begin(root: Root, overrides: list[str], config_dir: Path | None) -> Begun:
                 record.update(state="failed", exit_code=int(e.exit_code), error=type(e).__name__, message=str(e))
         raise
     if isinstance(root.launch, Slurm) and not inside_job:
-        job = submit.submit(root, root.launch, store, [*overrides, *pinned(found.graph)], config_dir)
+        job = submit.submit(root, root.launch, store, [*overrides, *pinned(found.graph)], config_dir, found.steps)
         return Begun(job.run_id, job=job)
     run_id = run_id or new_run_id()
     print(f"run {run_id}  recipe={root.recipe} launch={root.launch.name}  store {store.root}")

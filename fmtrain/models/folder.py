@@ -39,11 +39,14 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(folder: Path, task: Task, tokenizer: PreTrainedTokenizerBase | None = None) -> PreTrainedModel:
+def load_model(
+    folder: Path, task: Task, tokenizer: PreTrainedTokenizerBase | None = None, pickle: bool = False
+) -> PreTrainedModel:
     """The model of a Hugging Face folder with fp32 weights, in evaluation mode, for `task`.
 
     InputError where a file or a weight is missing: transformers itself would fill it with random numbers. With
-    `tokenizer`, ConfigError where it has more tokens than the model has embeddings.
+    `tokenizer`, ConfigError where it has more tokens than the model has embeddings. `pickle` reads pytorch_model.bin,
+    which transformers unpickles as tensors alone (weights_only).
     """
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
@@ -51,10 +54,10 @@ def load_model(folder: Path, task: Task, tokenizer: PreTrainedTokenizerBase | No
     for module in plugins.CLASSES:
         with contextlib.suppress(ImportError):  # most models need none; `_load` refuses one that does
             importlib.import_module(module)
-    if not any(folder.glob("*.safetensors")):
+    if not pickle and not any(folder.glob("*.safetensors")):
         raise InputError(f"{folder} has no .safetensors file; save the model with safetensors (save_pretrained does)")
     auto = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}[task]
-    model, info = _load(auto, folder, "sdpa")
+    model, info = _load(auto, folder, "sdpa", pickle)
     missing = sorted(info["missing_keys"]) + sorted(str(m) for m in info["mismatched_keys"])
     if missing:
         raise InputError(
@@ -123,20 +126,21 @@ def _generation_config(old: GenerationConfig | None, tokenizer: PreTrainedTokeni
     )
 
 
-def _load(auto: type, folder: Path, attention: str) -> tuple[PreTrainedModel, dict[str, set[str]]]:
+def _load(auto: type, folder: Path, attention: str, pickle: bool) -> tuple[PreTrainedModel, dict[str, set[str]]]:
     try:
         return auto.from_pretrained(  # type: ignore[attr-defined, no-any-return]
             str(folder),
             local_files_only=True,
             trust_remote_code=False,
-            use_safetensors=True,
+            use_safetensors=not pickle,
+            weights_only=True,
             dtype=torch.float32,
             attn_implementation=attention,
             output_loading_info=True,
         )
     except ValueError as e:
         if attention == "sdpa" and "scaled_dot_product_attention" in str(e):
-            return _load(auto, folder, "eager")  # an architecture without sdpa
+            return _load(auto, folder, "eager", pickle)  # an architecture without sdpa
         raise InputError(f"{folder} cannot be loaded as {auto.__name__}: {_first_line(e)}") from e
     except (OSError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError) as e:
         raise InputError(f"{folder} cannot be loaded as {auto.__name__}: {_first_line(e)}") from e

@@ -76,7 +76,7 @@ def starting_model(stage: Stage, job: TrainJob, tokenizer: PreTrainedTokenizerBa
     """The input model, or one from random weights, in training mode."""
     task = objective(job.stage.objective.name).task
     if "model" in stage.inputs:
-        model = load_model(stage.input("model"), task, tokenizer)
+        model = load_model(stage.input("model"), task, tokenizer, stage.pickled("model"))
     elif job.model is not None:
         model = build_model(job.model, tokenizer, job.seed, task)
     else:
