@@ -37,6 +37,7 @@ from launch.beside import Work, side_by_side
 from launch.cause import ASKED, cause
 from launch.fetch import fetch
 from launch.graph import Folder, Node
+from launch.hub_rows import told
 from launch.plan import KEPT, Step
 from launch.record import Run, now
 from launch.signals import Signals, Stopped
@@ -355,8 +356,10 @@ def _folder(parent: Any) -> str:
 
 
 def _bases(step: Step) -> dict[str, dict[str, Any]]:
-    """What there is to say of the models among a stage's inputs that are no artifacts of ours."""
-    return {role: parent.told for role, parent in step.parents.items() if isinstance(parent, Folder)}
+    """What there is to say of a stage's inputs that are no artifacts of ours: models by role, rows of a hub as data."""
+    rows = told(getattr(step.node.job, "data", None), step.node.sources)
+    bases = {role: parent.told for role, parent in step.parents.items() if isinstance(parent, Folder)}
+    return bases | ({"data": rows} if rows else {})
 
 
 def tasks_of(node: Node, backend: Backend) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 from fmtrain import redact, show
 from fmtrain.artifacts import hub
 from fmtrain.artifacts.hub import Entry, Repo
-from fmtrain.artifacts.sources import identify
+from fmtrain.artifacts.sources import HUB, identify
 from fmtrain.artifacts.stage import Source
 from fmtrain.artifacts.storage import private_dir, read_json, write_json
 from fmtrain.artifacts.worker import die_with_parent
@@ -23,6 +23,7 @@ from fmtrain.errors import ExitCode, InputError, StageFailed, Unavailable
 from launch.backends.environment import environment, module
 from launch.backends.process import Process
 from launch.graph import Folder
+from launch.hub_rows import asked_of
 from launch.plan import Step
 from launch.terminal import Live, duration
 
@@ -62,6 +63,14 @@ def wanted(steps: list[Step]) -> list[Wanted]:
         repo, names = folder.hub.repo, [file.name for file in folder.files]
         repo = replace(repo, files={name: repo.files[name] for name in names})
         found.setdefault((repo.kind, repo.ref), Wanted(f"model.path={folder.path}", repo, names))
+    for step in steps:
+        for source in step.node.sources:
+            if source.path.startswith(HUB) and (where := hub.at(source.path)):
+                data = step.node.job.data
+                repo = Repo("dataset", where[0], asked_of(data), where[1], {})
+                one = found.setdefault((repo.kind, repo.ref), Wanted(f"data.path={data.path}", repo, []))
+                one.repo.files[where[2]] = Entry(source.size, source.sha256, source.sha256)
+                one.names.append(where[2])
     return list(found.values())
 
 
@@ -79,9 +88,13 @@ def fetch(
     for one in wanted(steps):
         begun, lacking = time.monotonic(), one.bytes - one.there()
         files = _fetched(one, folder, passed, check)
-        for base in _folders(steps):
-            if base.hub and base.hub.repo.ref == one.repo.ref:
-                base.files = [files.get(file.name, file) for file in base.files]
+        if one.repo.kind == "model":
+            for base in _folders(steps):
+                if base.hub and base.hub.repo.ref == one.repo.ref:
+                    base.files = [files[file.name] for file in base.files]
+        else:
+            for step in steps:
+                step.node.sources = [_here(source, one.repo, files) for source in step.node.sources]
         seconds = time.monotonic() - begun
         how = f"{lacking / _MB:,.0f} MB in {duration(seconds)}" if lacking else f"cached, {one.bytes / _MB:,.0f} MB"
         print(f"  {NAME:<10} {one.repo.name}@{one.repo.commit[:12]} ({how})", flush=True)
@@ -91,6 +104,14 @@ def fetch(
 def _folders(steps: list[Step]) -> list[Folder]:
     """The models on a hub that the steps read."""
     return [one for step in steps for one in step.parents.values() if isinstance(one, Folder) and one.hub]
+
+
+def _here(source: Source, repo: Repo, files: dict[str, Source]) -> Source:
+    """A file of a data set where it was fetched to, under the name that it was planned with."""
+    where = hub.at(source.path) if source.path.startswith(HUB) else None
+    if where is None or f"{where[0]}@{where[1]}" != repo.ref:
+        return source
+    return replace(files[where[2]], name=source.name)
 
 
 def _fetched(one: Wanted, run: Path, passed: list[str], check: Callable[[], None]) -> dict[str, Source]:

@@ -22,13 +22,15 @@ from fmtrain.artifacts.storage import sha256_file, write_text
 from fmtrain.errors import InputError, Unavailable
 
 Kind = Literal["model", "dataset"]
-SECONDS = 20.0  # that the hub may take to say what a name stands for
+SECONDS = 10.0  # that the hub may take to say what a name stands for
 CARD = "README.md"
 _AT_A_TIME = 8  # files
 _NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([A-Za-z0-9][^\s@:?*\\^~\[]*))?")
+_ADDRESS = re.compile(r"hf://datasets/([^@]+)@([0-9a-f]{40})/(.+)")
+_PLACE = re.compile(r"/(?:models|datasets)--([^/]+)/snapshots/([0-9a-f]{40})/(.+)")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_LATER = (408, 425, 429)  # answers of a server that may give another one later, as all from 500 on
+_REFUSED = (400, 401, 403)  # the hub's own words without a name; its 404 says what is not there
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,15 @@ def parse(given: str) -> tuple[str, str | None] | None:
 
 def is_commit(revision: str) -> bool:
     return _COMMIT.fullmatch(revision) is not None
+
+
+def at(path: str) -> tuple[str, str, str] | None:
+    """(OWNER/NAME, commit, file) of what lies on a hub at hf://datasets/OWNER/NAME@COMMIT/FILE, or in the cache."""
+    if found := _ADDRESS.match(path):
+        return found[1], found[2], found[3]
+    if found := _PLACE.search(path):
+        return found[1].replace("--", "/", 1), found[2], found[3]
+    return None
 
 
 def cache(kind: Kind, name: str) -> Path:
@@ -247,7 +258,8 @@ def away(error: BaseException) -> str | None:
         return "HF_HUB_OFFLINE is set"
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code if error.response is not None else 500
-        return f"it says {status}" if status >= 500 or status in _LATER else None
+        is_hubs = type(error) is not HfHubHTTPError or status in _REFUSED  # else a proxy's, say
+        return None if is_hubs else f"it says {status}"
     if not isinstance(error, (OSError, hub_failure())):  # an answer, if none that was expected
         return None
     return f"{type(error).__name__}: {_first_line(error)}"

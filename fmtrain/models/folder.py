@@ -144,6 +144,10 @@ def _load(auto: type, folder: Path, attention: str, pickle: bool) -> tuple[PreTr
         raise InputError(f"{folder} cannot be loaded as {auto.__name__}: {_first_line(e)}") from e
     except (OSError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError) as e:
         raise InputError(f"{folder} cannot be loaded as {auto.__name__}: {_first_line(e)}") from e
+    except Exception as e:  # torch's word for pickled code is a class of a module that is not imported here
+        if not pickle:
+            raise
+        raise InputError(f"{folder}: its pickled weights hold more than tensors, or are damaged; not loaded") from e
 
 
 def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
