@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fmtrain.artifacts.inside import read_object
-from fmtrain.artifacts.model_folder import model_files
+from fmtrain.artifacts.model_folder import INDEX, SINGLE, model_files
 from fmtrain.artifacts.sources import identify
 from fmtrain.artifacts.stage import Source
 from fmtrain.artifacts.storage import expanded
@@ -17,25 +17,30 @@ from fmtrain.errors import ConfigError, InputError
 
 # What transformers reads of a folder: of other files (a README, other formats of the weights) the model is independent.
 _READ = (".json", ".safetensors", ".model", ".spm", ".txt", ".jinja", ".tiktoken", ".codes", ".vocab", ".bpe")
+WEIGHTS = (".safetensors", ".bin")  # files that hold weights
 _OURS = ("manifest.json", "lineage.json")
 _MOST = 256 << 20  # bytes of a model folder's JSON, text or template; the largest tokenizer.json known have 35 MB
 _SAVE = "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(OTHER)"
 
 
-def base_files(given: str) -> list[Source]:
-    """The files of the folder `model.path` names that make the model and its tokenizer; InputError names what lacks."""
+def base_files(given: str, pickle: bool = False) -> list[Source]:
+    """The files of the folder `model.path` names that make the model and its tokenizer; InputError names what lacks.
+
+    `pickle`: weights may be pytorch_model.bin, where there are no safetensors.
+    """
     root = expanded(given, f"model.path={given}").absolute()
     if not (root / "config.json").is_file():
         raise InputError(
-            f"model.path={given}: no config.json there; expected a Hugging Face model folder on this machine, or "
-            "NAME@vN of the store"
+            f"model.path={given}: no config.json there; expected a Hugging Face model folder on this machine, "
+            "OWNER/NAME of the hub (OWNER/NAME@main where a folder here is called so), or NAME@vN of the store"
         )
     names = model_files(root)
-    _check_weights(root, names)
-    _check_tokenizer(root, names)
-    read = [n for n in names if n.endswith(_READ) and n not in _OURS]
+    check_weights(f"model.path={root}", names, pickle)
+    check_tokenizer(f"model.path={root}", names)
+    safe = any(name.endswith(".safetensors") for name in names)
+    read = [n for n in names if n.endswith(_READ if safe else (*_READ, ".bin")) and n not in _OURS]
     for name in read:
-        if not name.endswith(".safetensors") and (size := (root / name).stat().st_size) > _MOST:
+        if not name.endswith(WEIGHTS) and (size := (root / name).stat().st_size) > _MOST:
             raise InputError(
                 f"model.path={given}: {name} holds {size} bytes, and no more than {_MOST} are expected in a model's "
                 "settings and vocabulary; is this a model folder?"
@@ -43,14 +48,14 @@ def base_files(given: str) -> list[Source]:
     return [identify(str(root / name), name, full=True) for name in read]
 
 
-def check_base(given: str, lengths: Iterable[tuple[str, int]], task: str | None) -> None:
-    """ConfigError where the stages ask of the model what it has not: tokens, positions, a head.
+def check_base(given: str, root: Path, lengths: Iterable[tuple[str, int]], task: str | None) -> None:
+    """ConfigError where the stages ask of the model in `root` what it has not: tokens, positions, a head.
 
     `lengths` are the stages' keys with the tokens a row may have; `task` is causal or masked, None
     where it is not trained.
     """
-    root = expanded(given, f"model.path={given}").absolute()
     config = read_object(root, "config.json")
+    _check_class(given, config)
     heads = [str(a) for a in config.get("architectures") or [] if str(a).endswith(("ForMaskedLM", "ForCausalLM"))]
     wanted = "ForMaskedLM" if task == "masked" else "ForCausalLM"
     if task and heads and not any(head.endswith(wanted) for head in heads):
@@ -70,29 +75,52 @@ def check_base(given: str, lengths: Iterable[tuple[str, int]], task: str | None)
         )
 
 
-def _check_weights(root: Path, names: list[str]) -> None:
+def _check_class(given: str, config: dict[str, Any]) -> None:
+    """ConfigError for a model whose class stands in its own folder alone: code of strangers is never run."""
+    kind, package = str(config.get("model_type") or ""), find_spec("transformers")
+    places = package.submodule_search_locations if package else None
+    ours = [Path(place, "models", kind.replace("-", "_")) for place in places or []]
+    if config.get("auto_map") and not (kind and any(folder.is_dir() for folder in ours)):
+        raise ConfigError(
+            f"model.path={given}: its config.json names code of its own (auto_map), and transformers has no model_type "
+            f"{kind!r} of that name: a model's code is never run here. Give a model whose class transformers has"
+        )
+
+
+def check_weights(key: str, names: list[str], pickle: bool) -> None:
+    """InputError where the files `names` of what `key` gives hold no weights that are read."""
     if "adapter_config.json" in names:
         raise InputError(
-            f"model.path={root} is an adapter (adapter_config.json), and its base model lies elsewhere: merge the two "
+            f"{key} is an adapter (adapter_config.json), and its base model lies elsewhere: merge the two "
             "(merge_and_unload, save_pretrained) and give that folder"
         )
-    if not any(n.endswith(".safetensors") for n in names):
-        other = next((n for n in names if n.endswith((".bin", ".pt", ".pth", ".h5", ".gguf", ".msgpack"))), None)
-        how = f"its weights are {other}, a format that is not read; save them anew: {_SAVE}" if other else "no weights"
-        raise InputError(f"model.path={root} has no .safetensors file: {how}")
+    if any(n.endswith(".safetensors") for n in names):
+        return
+    other = next((n for n in names if n.endswith((".bin", ".pt", ".pth", ".h5", ".gguf", ".msgpack"))), None)
+    pickled = any(n in names for n in (SINGLE["bin"], INDEX["bin"]))
+    if pickled and pickle:
+        return
+    how = f"its weights are {other}, a format that is not read; save them anew: {_SAVE}" if other else "no weights"
+    if pickled:
+        how = (
+            "its weights are pickled (pytorch_model.bin). Where you trust whoever made them say model.pickle=true, by "
+            f"which they are loaded as tensors alone (torch's weights_only); or save them anew: {_SAVE}"
+        )
+    raise InputError(f"{key} has no .safetensors file: {how}")
 
 
-def _check_tokenizer(root: Path, names: list[str]) -> None:
+def check_tokenizer(key: str, names: list[str]) -> None:
+    """InputError where the files `names` of what `key` gives hold no tokenizer that can be loaded here."""
     if "tokenizer_config.json" not in names:
         raise InputError(
-            f"model.path={root} has no tokenizer_config.json: a model is trained with its own tokenizer. Put it there: "
+            f"{key} has no tokenizer_config.json: a model is trained with its own tokenizer. Put it there: "
             "AutoTokenizer.from_pretrained(WHERE).save_pretrained(DIR)"
         )
     pieces = [n for n in names if n.endswith((".model", ".spm"))]
     lacking = [package for package in ("sentencepiece", "google.protobuf") if not _installed(package)]
     if "tokenizer.json" not in names and pieces and lacking:
         raise InputError(
-            f"model.path={root}: its tokenizer is {pieces[0]} alone, which is read by sentencepiece and protobuf, and "
+            f"{key}: its tokenizer is {pieces[0]} alone, which is read by sentencepiece and protobuf, and "
             f"{' and '.join(lacking)} is not installed. pip install sentencepiece protobuf; or, where these are, "
             "AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) makes the tokenizer.json that needs neither"
         )

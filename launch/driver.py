@@ -5,7 +5,6 @@ what lies in work/. Knows plan, store and backend; knows nothing of Hydra and no
 """
 
 import contextlib
-import os
 import shutil
 import signal
 import sys
@@ -36,7 +35,9 @@ from launch.backends.command import Backend, Command, Failure, Job
 from launch.backends.environment import module
 from launch.beside import Work, side_by_side
 from launch.cause import ASKED, cause
+from launch.fetch import fetch
 from launch.graph import Folder, Node
+from launch.hub_rows import told
 from launch.plan import KEPT, Step
 from launch.record import Run, now
 from launch.signals import Signals, Stopped
@@ -72,6 +73,7 @@ class Driver:
                 self.made[step.node.stage] = self._named(step, self.made[step.node.stage])
         if not todo:
             return
+        fetch(todo, self.run.folder, self.run.root.launch.env, self.signals.check, self.run.event)
         with open_backend(self.run.root.launch, self.run.folder, self.run.root.recipe, self.signals.check) as backend:
             for note in backend.notes:
                 print(f"  {note}", flush=True)
@@ -138,7 +140,7 @@ class Driver:
             folder,
             Stage(node.stage, node.kind.makes, node.name, step.fingerprint, self.run.id, dump(node.job), inputs, refs,
                   [*node.sources, *_folders(step)], str(work), resources, plugins=node.plugins,
-                  asked=self.asked if node.kind.hands_on else {}),
+                  asked=self.asked if node.kind.hands_on else {}, bases=_bases(step)),
         )  # fmt: skip
         if step.action != "resume":
             (work / "code").write_text(step.code)  # what unfinished work was begun with
@@ -234,7 +236,7 @@ class Driver:
         paths, refs = {}, {}
         for role, parent in step.parents.items():
             if isinstance(parent, Folder):
-                paths[role], refs[role] = os.path.abspath(os.path.expanduser(parent.path)), parent.path
+                paths[role], refs[role] = str(parent.root), parent.ref
                 continue
             artifact = parent if isinstance(parent, Artifact) else self.made[parent.node.stage]
             verify(artifact, self.signals.check)
@@ -257,7 +259,7 @@ class Driver:
             parents=parents, stage=node.stage, revision=node.kind.revision, code=step.code, run=self.run.id,
             created=now(), seconds=result["seconds"], git=provenance.git(), packages=provenance.packages(),
             host=provenance.host(), numerics=result["numerics"], counts=result["counts"], metrics=result["metrics"],
-            files=result["files"],
+            files=result["files"], bases=redact.shown_in(_bases(step)),
         )  # fmt: skip
         held.check()
         return self.store.commit(work / "out", manifest, self.signals.check)
@@ -358,7 +360,14 @@ def _folders(step: Step) -> list[Source]:
 
 
 def _folder(parent: Any) -> str:
-    return parent.path if isinstance(parent, Folder) else ""
+    return parent.ref if isinstance(parent, Folder) else ""
+
+
+def _bases(step: Step) -> dict[str, dict[str, Any]]:
+    """What there is to say of a stage's inputs that are no artifacts of ours: models by role, rows of a hub as data."""
+    rows = told(getattr(step.node.job, "data", None), step.node.sources)
+    bases = {role: parent.told for role, parent in step.parents.items() if isinstance(parent, Folder)}
+    return bases | ({"data": rows} if rows else {})
 
 
 def tasks_of(node: Node, backend: Backend) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fmtrain.artifacts.hub import parse
 from fmtrain.artifacts.stage import Source
 from fmtrain.errors import ConfigError
 from fmtrain.kinds.base import MODELS, At, Parts, Role, Stage, of
@@ -18,7 +19,7 @@ from fmtrain.schema.fields import MISSING
 from fmtrain.schema.root import Root
 from fmtrain.schema.sources import Data
 
-_OR_FOLDER = ", or give a folder: model=hf model.path=DIR"
+_OR_FOLDER = ", or give a model: model=hf model.path=OWNER/NAME (on the hub) or DIR"
 _VERSION = re.compile(r"[^/@]+@v[0-9]+")
 
 
@@ -34,13 +35,16 @@ class Pin:
 
 @dataclass(frozen=True)
 class Path:
-    """A folder that is no artifact of ours: `model.path=DIR`, `inputs.model=./DIR`."""
+    """A folder that is no artifact of ours: `model.path=DIR`, `inputs.model=./DIR`; or a model on the hub by name."""
 
     path: str
+    may_be_hub: bool = False  # spelled as OWNER/NAME[@REVISION]; a folder of that name, where there is one, comes first
 
     @classmethod
     def of(cls, given: str) -> "Path":
         """In the one spelling that a folder has here."""
+        if parse(given):
+            return cls(given, True)
         return cls(given if given == MISSING else os.path.normpath(os.path.expanduser(given)))
 
 
@@ -225,12 +229,12 @@ class _Resolver:
         if _VERSION.fullmatch(ref):
             before = [name for name in self._before(at, role) if name in self.at]
             return Pin(ref, role.kinds, key, None if role.many or not before else before[-1])
-        if ref.startswith(("./", "../", "/", "~")):
+        if ref.startswith(("./", "../", "/", "~")) or parse(ref):
             if role.folder:
                 return Path.of(ref)
             raise ConfigError(f"{key}={ref}: a folder is no {role.name}; give a stage or NAME@vN")
         if "/" in ref:
-            raise ConfigError(f"{key}={ref}: models are not fetched from a hub by name; give a folder: {key}=./DIR")
+            raise ConfigError(f"{key}={ref}: no name on the hub (OWNER/NAME@REVISION); a folder is {key}=./DIR")
         near = difflib.get_close_matches(ref, list(self.at), 1)
         mean = f"did you mean {near[0]!r}? " if near else ""
         raise ConfigError(
@@ -249,14 +253,16 @@ def _with(stages: dict[str, Stage], implied: dict[str, tuple[str, Stage]]) -> di
 
 
 def _folder(given: str) -> Origin:
-    """What `model.path` names: a folder, or a version in the store."""
+    """What `model.path` names: a folder, a model on the hub, or a version in the store."""
     return Pin(given, MODELS, "model.path", None) if _VERSION.fullmatch(given) else Path.of(given)
 
 
 def _ref(origin: Origin) -> str:
     """What an input is named by."""
     if isinstance(origin, Path):
-        return origin.path if origin.path.startswith(("./", "../", "/", "~")) else f"./{origin.path}"
+        return (
+            origin.path if origin.may_be_hub or origin.path.startswith(("./", "../", "/", "~")) else f"./{origin.path}"
+        )
     return origin.ref if isinstance(origin, Pin) else origin
 
 

@@ -4,7 +4,6 @@ By the last time of the same name where that ran on such a machine; else a train
 is known to do, the rest by the megabytes that it descends from. What cannot be told is None, never a guess.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +84,9 @@ def _shape(step: Step) -> Shape | None:
         parent = step.parents["model"]
         if isinstance(parent, Step):
             return parent.shape
-        return shape_of(parent.path if isinstance(parent, Artifact) else Path(os.path.expanduser(parent.path)))
+        if isinstance(parent, Folder):
+            return shape_of(parent.root, parent.hub.parameters if parent.hub else None)
+        return shape_of(parent.path)
     shapes = [parent.shape for parent in step.parents.values() if isinstance(parent, Step) and parent.shape]
     drawn = getattr(step.node.job, "model", None)
     if drawn is None:
@@ -107,13 +108,15 @@ def _vocabulary(tokenizer: "Step | Artifact | Folder | None") -> int | None:
     return tokens_in(Path(path)) or None if path else getattr(given, "vocab_size", None)
 
 
-def shape_of(folder: Path) -> Shape | None:
-    """The shape of the model in a Hugging Face folder, by its configuration and the headers of its weights."""
+def shape_of(folder: Path, parameters: int | None = None) -> Shape | None:
+    """The shape of the model in a Hugging Face folder, by its configuration and the headers of its weights; where these
+    are not there yet, by how many `parameters` somebody has counted."""
     try:
         config = read_object(folder, "config.json")
         layers = size_in(config, "num_hidden_layers", "n_layer")
         hidden = size_in(config, "hidden_size", "n_embd", "d_model")
-        parameters = sum(tensor.elements for tensor in tensors(folder).values())
+        if parameters is None:
+            parameters = sum(tensor.elements for tensor in tensors(folder).values())
         if layers is None or hidden is None or not 0 < parameters < _MOST_PARAMETERS:
             return None
         return Shape(parameters, layers, hidden)

@@ -5,9 +5,12 @@ Knows kinds of stages by their table alone; knows nothing of the store, of proce
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from fmtrain.artifacts.hub import parse
 from fmtrain.artifacts.stage import Source
+from fmtrain.artifacts.storage import expanded
 from fmtrain.errors import ConfigError
 from fmtrain.kinds.base import At, Kind, Parts, of
 from fmtrain.schema import plugins
@@ -16,6 +19,7 @@ from fmtrain.schema.sources import Data
 from launch import edges
 from launch.base import base_files, check_base
 from launch.edges import Edges, Pin
+from launch.hub import Named, named, pickled, pins
 from launch.recipes import place
 from launch.references import absolute, referenced_files
 from launch.sources import sources
@@ -23,10 +27,28 @@ from launch.sources import sources
 
 @dataclass
 class Folder:
-    """An input that is no artifact of ours: a Hugging Face folder, known by its files."""
+    """An input that is no artifact of ours: a Hugging Face model, known by its files, in a folder or on the hub."""
 
-    path: str
+    path: str  # as it was given
     files: list[Source]
+    root: Path  # where its files lie, or will lie once they are fetched
+    hub: Named | None = None
+    pickle: bool = False
+
+    @property
+    def ref(self) -> str:
+        """What it is called in what is made of it."""
+        return self.hub.repo.ref if self.hub else self.path
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What a manifest says of it: of a model on the hub the name, what was asked for, the commit, the licence."""
+        files = {f.name: {"bytes": f.size, "sha256": f.sha256} for f in self.files}
+        said: dict[str, Any] = {"path": self.path, "pickle": self.pickle, "files": files}
+        if self.hub:
+            repo = self.hub.repo
+            said |= {"repo": repo.name, "revision": repo.asked, "commit": repo.commit, "licence": self.hub.licence}
+        return said
 
 
 @dataclass
@@ -52,6 +74,7 @@ class Graph:
     nodes: list[Node]
     left_out: list[str]
     notes: list[str] = field(default_factory=list)
+    pinned: list[str] = field(default_factory=list)  # overrides that say the commits of models on the hub
 
     @property
     def said(self) -> list[str]:
@@ -61,7 +84,7 @@ class Graph:
 
 def pinned(graph: Graph) -> list[str]:
     """Overrides that say the commits found on the hub: a Slurm job plans again, later and maybe with no way there."""
-    return [override for node in graph.nodes for override in node.pinned]
+    return [*graph.pinned, *(override for node in graph.nodes for override in node.pinned)]
 
 
 def build(root: Root) -> Graph:
@@ -70,13 +93,13 @@ def build(root: Root) -> Graph:
     found = edges.resolve(root, find, parts)
     if not found.at:
         raise ConfigError(f"no stage is left to run: {'; '.join(sorted(set(found.left_out.values())))}")
-    folders = _folders(found)
+    folders = _folders(found, root)
     nodes = []
     for name, at in found.at.items():
         kind, inputs = of(at.cfg), found.inputs[name]
         given = kind.job(at, {role: origin if isinstance(origin, str) else "" for role, origin in inputs.items()})
         job = absolute(given, at.key)
-        parents = {r: folders[o.path] if isinstance(o, edges.Path) else o for r, o in inputs.items()}
+        parents = {r: folders[o] if isinstance(o, edges.Path) else o for r, o in inputs.items()}
         node = Node(name, kind, edges.artifact(at), job, parents)
         node.sources = [*kind.reads(at), *referenced_files(job, at.key)]
         node.unlabelled = {role.name for role in kind.roles(at) if role.many and not role.labels}
@@ -85,7 +108,9 @@ def build(root: Root) -> Graph:
         node.pinned = kind.pinned(at, job, node.sources)
         nodes.append(node)
     notes = [f"{name}: {note}" for name, at in found.at.items() if (note := of(at.cfg).note(at, _option))]
-    return Graph(nodes, [*_told(found.left_out), *parts.notes(found.at)], notes)
+    notes += [note for folder in folders.values() if (note := _away(folder))]
+    refs = {origin.path: folder.ref for origin, folder in folders.items() if folder.hub}
+    return Graph(nodes, [*_told(found.left_out), *parts.notes(found.at)], notes, pins(root, refs))
 
 
 def _option(group: str, name: str) -> dict[str, Any]:
@@ -124,27 +149,46 @@ def _told(left_out: dict[str, str]) -> list[str]:
     return [f"{', '.join(n for n, w in left_out.items() if w == why)}: left out, {why}" for why in reasons]
 
 
-def _folders(found: Edges) -> dict[str, Folder]:
-    """Path -> the folder that stages start from, checked against what they ask of it."""
-    paths = dict.fromkeys(
-        o.path for inputs in found.inputs.values() for o in inputs.values() if isinstance(o, edges.Path)
-    )
+def _folders(found: Edges, root: Root) -> dict[edges.Path, Folder]:
+    """The folder that stages start from, or the model on the hub, checked against what they ask of it."""
+    origins = dict.fromkeys(o for inputs in found.inputs.values() for o in inputs.values() if isinstance(o, edges.Path))
     folders = {}
-    for path in paths:
-        users = _users(found, path)
+    for origin in origins:
+        users = _users(found, origin)
         lengths = [(f"{at.key}.sequence_length", n) for at in users if (n := of(at.cfg).row_length(at.cfg))]
-        folders[path] = Folder(path, base_files(path))
+        folder = folders[origin] = _folder(origin, pickled(root, origin.path))
         tasks = {of(at.cfg).task(at.cfg) for at in users} - {None}
         for task in sorted(tasks, key=str) or [None]:
-            check_base(path, lengths, task)
+            check_base(origin.path, folder.root, lengths, task)
     return folders
 
 
-def _users(found: Edges, path: str) -> list[At]:
+def _folder(origin: edges.Path, pickle: bool) -> Folder:
+    """What lies on this machine under that name, else what the hub has."""
+    path = origin.path
+    where = expanded(path, f"model.path={path}").absolute()
+    if not origin.may_be_hub or where.is_dir():
+        files = base_files(path, pickle)
+        return Folder(path, files, where, pickle=pickle and not any(f.name.endswith(".safetensors") for f in files))
+    model = named(path, pickle)
+    unsafe = not any(f.name.endswith(".safetensors") for f in model.files)
+    return Folder(path, model.files, model.repo.snapshot, model, unsafe)
+
+
+def _away(folder: Folder) -> str:
+    """A word on what a name stands for where that is not what one would think."""
+    if folder.hub and folder.hub.repo.away:
+        return f"{folder.path} is {folder.ref}, as it is cached: the hub does not answer ({folder.hub.repo.away})"
+    if not folder.hub and parse(folder.path):
+        return f"{folder.path} is the folder of that name here; the hub's is {folder.path}@main"
+    return ""
+
+
+def _users(found: Edges, origin: edges.Path) -> list[At]:
     """The stages whose model is that folder, or comes of it."""
     users: list[At] = []
     for name, at in found.at.items():  # what feeds a stage comes before it
         model = found.inputs[name].get("model")
-        if model == edges.Path(path) or any(model == user.name for user in users):
+        if model == origin or any(model == user.name for user in users):
             users.append(at)
     return users

@@ -175,9 +175,11 @@ def _decide(step: Step, store: Store) -> None:
         step.action, step.artifact = "reuse", found
         step.reason = f"{found.ref} ({', '.join(notes)})" if notes else found.ref
         return
-    now, versions = shown_in(step.payload), [a.manifest.payload for a in store.artifacts(node.kind.makes, node.name)]
-    near = min(reversed(versions[-LOOKED_AT:]), key=lambda one: len(differences(one, now)), default=None)
-    step.reason = "first time" if near is None else why(near, now)
+    now, versions = shown_in(step.payload), [a.manifest for a in store.artifacts(node.kind.makes, node.name)]
+    near = min(reversed(versions[-LOOKED_AT:]), key=lambda one: len(differences(one.payload, now)), default=None)
+    are = {role: parent.ref for role, parent in step.parents.items() if isinstance(parent, Folder)}
+    were = {role: parent["ref"] for role, parent in near.parents.items()} if near else {}
+    step.reason = "first time" if near is None else why(near.payload, now, were, are)
     work = store.work(node.kind.makes, step.fingerprint)
     if work is not None and (
         any(work.glob("checkpoints/step-*")) or any(work.glob("parts/*")) or (work / RESULT).is_file()

@@ -3,12 +3,18 @@
 from typing import Any
 
 from fmtrain.artifacts.fingerprint import differences
+from fmtrain.artifacts.hub import is_commit
 
 _LONG = 40  # characters of a value
 
 
-def why(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """The first difference between two payloads of a fingerprint, what was made of other parents last."""
+def why(
+    before: dict[str, Any], now: dict[str, Any], were: dict[str, str] | None = None, are: dict[str, str] | None = None
+) -> str:
+    """The first difference between two payloads of a fingerprint, what was made of other parents last.
+
+    `were` and `are` say by role what the parents are called: of a model on a hub OWNER/NAME@COMMIT.
+    """
     given = _changed(before.get("job"), now.get("job"))
     if before.get("revision") != now.get("revision"):
         given.insert(0, f"its kind makes another result now (revision {now.get('revision')})")
@@ -19,9 +25,17 @@ def why(before: dict[str, Any], now: dict[str, Any]) -> str:
     found = differences(before.get("parents", {}), now.get("parents", {}))
     roles = sorted({line.partition(":")[0].partition(".")[0] for line in found})
     if roles:
-        return f"new {', '.join(roles)}"
+        return f"new {', '.join(roles)}" + "".join(_moved(role, were or {}, are or {}) for role in roles)
     other = before.get("plugins") != now.get("plugins")
     return "another plug-in, or another state of it" if other else "another identity"
+
+
+def _moved(role: str, were: dict[str, str], are: dict[str, str]) -> str:
+    """Of the same name on a hub, from which commit to which."""
+    (name, _, before), (same, _, now) = were.get(role, "").partition("@"), are.get(role, "").partition("@")
+    if name == same and is_commit(before) and is_commit(now):
+        return f" ({name}: commit {before[:12]} -> {now[:12]})"
+    return ""
 
 
 def _changed(before: Any, now: Any, key: str = "") -> list[str]:

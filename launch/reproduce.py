@@ -6,12 +6,12 @@ missing is named before anything is planned; where an identity would be another,
 
 import dataclasses
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fmtrain import redact
+from fmtrain.artifacts.hub import parse
 from fmtrain.artifacts.remote import is_url
 from fmtrain.artifacts.stage import RECIPE, Source
 from fmtrain.artifacts.storage import expanded, read_json, sha256_file
@@ -28,7 +28,6 @@ from launch.reasons import why
 
 LINEAGE = "lineage.json"
 _NAMED = 3  # files that a message names
-_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")  # on the hub
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ class Published:
 
 def _is_there(value: str, setting: Setting) -> bool:
     """Whether there is something behind a setting on this machine; of a name elsewhere that is taken for granted."""
-    name = setting.named and (not setting.key.endswith(".path") or "@v" in value or _NAME.fullmatch(value) is not None)
+    name = setting.named and (not setting.key.endswith(".path") or "@v" in value or parse(value) is not None)
     if is_url(value) or (name and not is_path(value, True)):
         return True
     where = os.path.abspath(os.path.expanduser(value))

@@ -11,14 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
-from fmtrain.artifacts import remote
+from fmtrain.artifacts import hub, remote
 from fmtrain.artifacts.sources import HUB, identify, identify_folder
 from fmtrain.artifacts.stage import Source
 from fmtrain.artifacts.storage import expanded
-from fmtrain.errors import ConfigError, InputError
+from fmtrain.errors import ConfigError, InputError, Unavailable
 from fmtrain.schema.formats import form
 from fmtrain.schema.sources import Data, Hub, Local, Rows, Stdlib
 from launch import paths
+from launch.hub_rows import hub_rows
 
 _REQUESTS = 16  # at a time, where files are behind URLs
 
@@ -30,6 +31,10 @@ def sources(data: Data) -> list[Source]:
     if isinstance(data, Hub):
         return [_hub(data)]
     assert isinstance(data, (Local, Rows))
+    if isinstance(data, Rows) and data.path is not None:
+        if data.files:
+            raise ConfigError(f"data.files and data.path={data.path}: rows come from one of the two; give one")
+        return hub_rows(data)
     files = _files(data.files)
     for source in files if isinstance(data, Local) else []:
         form(source.name, source.path)  # what nobody reads is refused here rather than in the stage
@@ -68,26 +73,24 @@ def resolve(name: str, revision: str | None, given: str, mend: str) -> str:
     `given` and `mend` are for the message: the setting, and how it says a commit.
     """
     revision = revision or "main"
-    if re.fullmatch(r"[0-9a-f]{40}", revision):
+    if hub.is_commit(revision):
         return revision
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
+    mend = f"Or give the commit with {mend}, or a folder on this machine"
     try:
-        found: str | None = HfApi().dataset_info(name, revision=revision, timeout=20).sha
-    except (HfHubHTTPError, OfflineModeIsEnabled, remote.hub_failure(), OSError) as e:
-        reason = (str(e).splitlines() or [type(e).__name__])[0]
-        raise InputError(
-            f"{given}: the hub does not say which revision {revision!r} of {name} is ({reason}). Give the commit with "
-            f"{mend}, or a folder on this machine; a private data set needs HF_TOKEN"
-        ) from None
-    assert found is not None, name
-    return found
+        found = hub.find("dataset", name, revision, given)
+    except Unavailable as e:
+        raise Unavailable(f"{e}. {mend}") from None
+    if found.away:
+        raise Unavailable(f"{given}: the hub does not answer ({found.away}), and {name} is read from there. {mend}")
+    return found.commit
 
 
 def _files(patterns: list[str]) -> list[Source]:
     if not patterns:
-        raise ConfigError("data.files is empty; e.g. data.files=corpus.jsonl or data.files=[a.jsonl.gz,'more/*.jsonl']")
+        raise ConfigError(
+            "data.files is empty; e.g. data.files=corpus.jsonl or data.files=[a.jsonl.gz,'more/*.jsonl']; or name a "
+            "data set on the hub: data.path=OWNER/NAME, of rows with data=rows, of text with data=hub"
+        )
     found: set[str] = set()
     for pattern in patterns:
         pattern = pattern.removeprefix("file://")

@@ -81,7 +81,7 @@ def _begin(root: Root, overrides: list[str], config_dir: Path | None, source: Pu
         raise
     if isinstance(root.launch, Slurm) and not inside_job:
         words = [*overrides, *pinned(found.graph)]
-        job = submit.submit(root, root.launch, store, words, config_dir, source)
+        job = submit.submit(root, root.launch, store, words, config_dir, found.steps, source)
         return Begun(job.run_id, job=job)
     run_id = run_id or new_run_id()
     print(f"run {run_id}  recipe={root.recipe} launch={root.launch.name}  store {store.root}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from fmtrain import redact
 from fmtrain.artifacts import lease
 from fmtrain.artifacts.stage import GIVEN
-from fmtrain.artifacts.storage import disk_errors, private_dir, read_json, write_json, write_private
+from fmtrain.artifacts.storage import disk_errors, private_dir, read_json, unwatched, write_json, write_private
 from fmtrain.artifacts.store import Store
 from fmtrain.errors import ConfigError
 from fmtrain.kinds.base import of
@@ -19,7 +19,9 @@ from fmtrain.schema.launch import Slurm
 from fmtrain.schema.root import Root
 from launch.backends import slurm, slurm_script
 from launch.backends.environment import module
+from launch.fetch import fetch
 from launch.keys import GROUPS
+from launch.plan import KEPT, Step
 from launch.recipes import files, is_file
 from launch.record import new_run_id
 from launch.reproduce import Published
@@ -64,13 +66,22 @@ def submit(
     store: Store,
     overrides: list[str],
     config_dir: Path | None,
+    steps: list[Step],
     source: Published | None = None,
 ) -> Submitted:
-    """Hand the same command to Slurm, and say where it can be followed."""
+    """Hand the same command to Slurm, and say where it can be followed.
+
+    What the steps need of a hub is fetched before: nodes may have no way there, and see the same cache.
+    """
     run_id, config = _named(root, config)
     folder = store.run_dir(run_id)
     with disk_errors(store.root):
         private_dir(folder)
+        try:
+            fetch([step for step in steps if step.action not in KEPT], folder, [], unwatched)
+        except BaseException:
+            shutil.rmtree(folder)
+            raise
         overrides = _kept(overrides, folder, config_dir)
         if config_dir:
             config_dir = _kept_options(config_dir, folder / "options")

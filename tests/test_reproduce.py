@@ -95,7 +95,7 @@ def test_it_says_what_it_was_made_of_and_no_place(made: Path) -> None:
     for path in (rows, *base.glob("*.safetensors"), base / "config.json"):
         assert sha256_file(path) in card, path
     assert f"`torch` `{torch.__version__}`" in card
-    assert yaml.safe_load(texts["recipe.yaml"])["model"] == {"name": "hf", "path": "base"}
+    assert yaml.safe_load(texts["recipe.yaml"])["model"] == {"name": "hf", "path": "base", "pickle": False}
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from typing import Any
 
 from data_pipelines.document import Document
 from data_pipelines.sources.fields import Fields
-from data_pipelines.sources.parquet import bounded, record
+from data_pipelines.sources.parquet import record
 from data_pipelines.sources.records import Fault, OnHash, Unit
+from fmtrain.artifacts.parquet import bounded
 from fmtrain.artifacts.remote import hub_failure
 from fmtrain.artifacts.sources import HUB, changed, identify_folder
 from fmtrain.errors import InputError, Unavailable

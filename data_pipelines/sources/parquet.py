@@ -9,36 +9,23 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any, BinaryIO
 
-import pyarrow
-from pyarrow.parquet import ParquetFile
-
 from data_pipelines.document import Document
 from data_pipelines.lines import POSITION_BITS
 from data_pipelines.sources.fields import Fields
-from data_pipelines.sources.parquet_pages import Bomb, LargePage, Pages, footer
 from data_pipelines.sources.records import RAW_BYTES, Damage, Fault, Unit
+from fmtrain.artifacts.parquet import ERRORS, ROW, batches, bounded, first_line, open_table
+from fmtrain.artifacts.parquet_pages import Bomb
 from fmtrain.artifacts.unpack import Allowance
 from fmtrain.schema.sources import Keys
 
-_BATCH = 64  # rows, or fewer where a page is large
-_FOOTER = 16 << 20  # bytes; Arrow makes some forty times as many of them
-_ROW = 64  # bytes that a row counts as beside its values: a null is free in the file and not in what is made of it
-_ERRORS = (pyarrow.ArrowException, OSError)  # Arrow's word for most damage is OSError
-_NO_VALUE = object()  # stands for a value that is none in Python: of no type that anything is made of
-
 
 def read(data: Keys, unit: Unit, file: BinaryIO) -> Iterator[Document | Fault]:
-    name, pages = unit.source.name, Pages(file)
+    name = unit.source.name
     try:
-        footer(file, _FOOTER)
-        table = ParquetFile(pages, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True)
-        groups = [table.metadata.row_group(n).num_rows for n in range(table.num_row_groups)]
-        if min(groups, default=0) < 0 or sum(groups) >> POSITION_BITS:
-            raise Damage("damaged", f"no Parquet file: it says that it has {sum(groups)} rows")
-    except (*_ERRORS, Damage) as e:
+        table, pages, groups = open_table(file, 1 << POSITION_BITS)
+    except Damage as e:
         if unit.offset == 0:
-            detail = str(e) if isinstance(e, Damage) else f"no Parquet file: {_first_line(e)}"
-            yield Fault(name, 0, 0, "damaged", detail)
+            yield Fault(name, 0, 0, "damaged", str(e))
         return
     columns, nested = _columns(table, data)
     fields, allowance = Fields(data, name), Allowance(bytes_in=unit.source.size)
@@ -47,9 +34,9 @@ def read(data: Keys, unit: Unit, file: BinaryIO) -> Iterator[Document | Fault]:
         unit.alive()
         row = first = starts[group]
         try:
-            for batch in _batches(table, pages, group, columns):
+            for batch in batches(table, pages, group, columns):
                 unit.alive()
-                allowance.take(batch.nbytes + _ROW * batch.num_rows)
+                allowance.take(batch.nbytes + ROW * batch.num_rows)
                 for item in bounded(batch, data.max_line_mb * 1_000_000):
                     yield record(fields, item, row, nested)
                     row += 1
@@ -57,9 +44,9 @@ def read(data: Keys, unit: Unit, file: BinaryIO) -> Iterator[Document | Fault]:
             left = first + groups[group] - row + sum(groups[group + unit.stride :: unit.stride])
             yield Fault(name, 0, row, "expands", f"the rest, {left} rows: {e}", records=max(left, 1))
             return
-        except _ERRORS as e:
+        except ERRORS as e:
             left = first + groups[group] - row
-            detail = f"{left} rows of row group {group}: {_first_line(e)}"
+            detail = f"{left} rows of row group {group}: {first_line(e)}"
             yield Fault(name, 0, row, "damaged", detail, records=max(left, 1))
 
 
@@ -83,73 +70,3 @@ def _columns(table: Any, data: Keys) -> tuple[list[str], dict[str, Any]]:
         key: [] for key in wanted if any(f"{leaf.path}.".startswith(f"{key}.") for leaf in leaves)
     }
     return single, {key: value for key, value in nested.items() if key not in single}
-
-
-def _batches(table: Any, pages: Pages, group: int, columns: list[str]) -> Iterator[Any]:
-    """The record batches of a row group, begun anew with fewer rows each where a page asks for it."""
-    rows, done = _BATCH, 0
-    while True:
-        pages.begin(table.metadata.row_group(group), columns, rows)
-        at = 0
-        try:
-            for batch in table.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False):
-                at += batch.num_rows
-                if at > done:
-                    yield batch.slice(batch.num_rows - (at - done))
-                    done = at
-            return
-        except LargePage as e:
-            rows = e.rows
-
-
-def bounded(batch: Any, limit: int) -> Iterator["dict[str, Any] | UnicodeDecodeError | int"]:
-    """The rows of a batch, or how many bytes one has that is over the limit."""
-    if batch.nbytes <= limit:
-        yield from rows(batch)
-        return
-    for n in range(batch.num_rows):
-        one = batch.slice(n, 1)
-        if one.nbytes > limit:
-            yield one.nbytes
-        else:
-            yield from rows(one)
-
-
-def rows(batch: Any) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
-    """The rows of a record batch or table as Python objects; one by one where there is one that is none as a whole."""
-    try:
-        yield from batch.to_pylist()
-    except UnicodeDecodeError as e:
-        if batch.num_rows == 1:
-            yield e
-        else:
-            yield from _one_by_one(batch)
-    except (OverflowError, LookupError, ValueError):  # a time that Python has no date for, a zone that nobody knows
-        if batch.num_rows == 1:
-            try:
-                yield {name: _value(batch[name][0]) for name in batch.schema.names}
-            except UnicodeDecodeError as e:
-                yield e
-        else:
-            yield from _one_by_one(batch)
-
-
-def _one_by_one(batch: Any) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
-    for n in range(batch.num_rows):
-        yield from rows(batch.slice(n, 1))
-
-
-def _value(scalar: Any) -> Any:
-    """The value, or _NO_VALUE; of a nested one its parts."""
-    try:
-        return scalar.as_py()
-    except UnicodeDecodeError:
-        raise
-    except (OverflowError, LookupError, ValueError):
-        if isinstance(scalar, pyarrow.StructScalar):
-            return {name: _value(inner) for name, inner in scalar.items()}
-        return _NO_VALUE
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -2,7 +2,8 @@
 
 A link or a `..` in a downloaded folder may lead to any file of its user, who would then publish it. Refused by name is
 what leaves the folder, and what is no regular file (opening a pipe waits for ever). A snapshot in a cache of the hub is
-made of links into the blobs of its own repository: those count as its files.
+made of links into the blobs of its own repository, which may be links into the blobs that the cache's repositories
+share: those count as its files.
 """
 
 import json
@@ -14,6 +15,7 @@ from typing import Any
 
 from fmtrain.errors import InputError
 
+_SHARED = ".huggingface-shared-blobs"  # the client's mark
 _REPOSITORY = re.compile(r"(models|datasets|spaces)--.+")
 
 
@@ -63,7 +65,10 @@ def read_object(folder: Path, name: str, most: int = 16 << 20) -> dict[str, Any]
 
 
 def _blobs(room: Path) -> list[Path]:
-    """The other folder that a snapshot's links may lead to: hub/models--OWNER--NAME/{snapshots/COMMIT,blobs}."""
+    """The other folders that a snapshot's links may lead to: hub/models--OWNER--NAME/{snapshots/COMMIT,blobs}, and
+    hub/blobs where the hub's client (2.0 on) has marked it as its own."""
     repository = room.parent.parent
-    is_snapshot = room.parent.name == "snapshots" and _REPOSITORY.fullmatch(repository.name)
-    return [repository / "blobs"] if is_snapshot else []
+    if room.parent.name != "snapshots" or not _REPOSITORY.fullmatch(repository.name):
+        return []
+    shared = repository.parent / "blobs"
+    return [repository / "blobs", *([shared] if (shared / _SHARED).is_file() else [])]

@@ -50,6 +50,9 @@ class Manifest:
     counts: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # role -> a model that is no artifact of ours, "data" -> rows of a hub: path as given, files with bytes and sha256;
+    # of what a hub has its repo, the revision that was asked for, the commit, and the licence that its card names
+    bases: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def ref(self) -> str:

@@ -26,10 +26,6 @@ _CSV = (
     "import sys, csv, json; [print(json.dumps(row)) for row in "
     "csv.DictReader(open(sys.argv[1], encoding='utf-8-sig', newline=''), delimiter={delimiter!r})]"
 )
-_PARQUET = (
-    "import sys, json, pyarrow.parquet as pq; [print(json.dumps(row, default=str)) for batch in "
-    "pq.ParquetFile(sys.argv[1]).iter_batches() for row in batch.to_pylist()]"
-)
 
 
 def mistaken(start: bytes, path: str, packed: bool = False) -> str | None:
@@ -51,7 +47,7 @@ def mistaken(start: bytes, path: str, packed: bool = False) -> str | None:
         if start.startswith(magic):
             return f"is {name}: unpack it, or pack it as .gz or .zst"
     if start.startswith(b"PAR1"):
-        return _made_by("is Parquet, and JSON lines are expected", _python(_PARQUET, path), packed)
+        return "is Parquet and its name does not say so: give it the ending .parquet"
     if start.startswith(b"version https://git-lfs"):
         return "is the pointer of Git LFS to a file, not the file: fetch it with git lfs pull"
     return _text(start.removeprefix(codecs.BOM_UTF8).lstrip(), path, packed)

@@ -10,6 +10,10 @@ from pathlib import Path
 from fmtrain.artifacts.inside import files_inside, inside, read_object
 from fmtrain.errors import InputError
 
+# What transformers looks for in a folder, by the format of the weights: one file, or the index of several.
+SINGLE = {"safetensors": "model.safetensors", "bin": "pytorch_model.bin"}
+INDEX = {ending: f"{name}.index.json" for ending, name in SINGLE.items()}
+INDEX_BYTES = 256 << 20  # of such an index; a line a weight
 _TEMPLATES = "additional_chat_templates"
 # All that a tokenizer may consist of; a model's config.json and weights in the same folder are not the tokenizer's.
 _TOKENIZER = (
@@ -26,7 +30,6 @@ _TOKENIZER = (
     "*.tiktoken",
     f"{_TEMPLATES}/*.jinja",
 )
-_INDEX_MB = 256  # of model.safetensors.index.json; a line a weight
 
 
 def model_files(folder: Path) -> list[str]:
@@ -59,7 +62,7 @@ def copy_tokenizer(source: Path, folder: Path) -> None:
 
 
 def _check_index(folder: Path, index: str, names: list[str]) -> None:
-    shards = read_object(folder, index, _INDEX_MB << 20).get("weight_map")
+    shards = read_object(folder, index, INDEX_BYTES).get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(s, str) for s in shards.values()):
         raise InputError(f"{folder}/{index} has no weight_map of weights to files; get the file again")
     for shard in sorted(set(shards.values()).difference(names)):

@@ -13,6 +13,7 @@ import orjson
 
 from fmtrain.artifacts.lines import Fault, Input, Line, read_lines
 from fmtrain.artifacts.mistaken import START, mistaken
+from fmtrain.artifacts.row_tables import read_table
 from fmtrain.artifacts.stage import Source
 from fmtrain.artifacts.unpack import packing_of, unpack
 from fmtrain.errors import InputError
@@ -69,6 +70,9 @@ def read_rows(
     file that was read to its end. InputError for what is no file of JSON lines, and
     for a damage: the file is to be mended, since nobody knows how many rows it takes.
     """
+    if source.name.endswith(".parquet"):
+        yield from read_table(source, data, spend)
+        return
     packing = packing_of(source.name)
     with Input(source) as file:
         content = _sniffed(unpack(_spending(file.raw(), spend), packing), source, bool(packing))
@@ -157,7 +161,7 @@ def look(data: Rows, files: list[Source], most: int = LOOKED_AT) -> Look:
                 continue
             forms.add(form)
             if len(different) < 2:
-                different.add(orjson.dumps(row))
+                different.add(orjson.dumps(row, default=repr))
             # forms of plug-ins are known by what is met of them, since their code belongs to what is made
             if "preference" in forms and len(forms) > 1 and len(different) > 1 and not FOREIGN:
                 return Look(frozenset(forms), True, True)

@@ -62,6 +62,7 @@ class Stage:
     folder: Path = field(default=Path("."), compare=False)
     plugins: list[dict[str, str]] = field(default_factory=list)  # that its settings, or a model's class, come of
     asked: dict[str, Any] = field(default_factory=dict)  # of the run, where it hands that on: launch.reproduce
+    bases: dict[str, dict[str, Any]] = field(default_factory=dict)  # as a manifest has them
 
     def job_as(self, cls: type[T]) -> T:
         """The frozen slice as a schema dataclass."""
@@ -69,6 +70,10 @@ class Stage:
 
     def input(self, role: str) -> Path:
         return Path(self.inputs[role])
+
+    def pickled(self, role: str) -> bool:
+        """Whether the weights of a model that is no artifact of ours are to be read from pytorch_model.bin."""
+        return bool(self.bases.get(role, {}).get("pickle"))
 
     def several(self, role: str) -> list[Path]:
         """The folders of a role that may have been given more than one (`role.0`, `role.1`, ..), in order."""

@@ -115,7 +115,7 @@ def run(stage: Stage) -> Result:
     bootstrap = Bootstrap(job.stage.bootstrap, job.seed)
     work = Work(stage, job.stage, bootstrap, data, found, Progress(stage, "bytes scored", total or None))
     for model in job.models:
-        one_model(work, model, stage.input(model.role), tasks[model.name], stage.refs.get(model.role, ""))
+        one_model(work, model, stage, tasks[model.name])
     work.progress.update(total, force=True)
     text_table(work, job.models, stage)
     preference_tables(work)
@@ -193,12 +193,12 @@ def read_examples(stage: Stage, whole: EvaluateJob, models: list[Scored], data: 
     found.synthetic = bool(kinds - {preference.GIVEN})
 
 
-def one_model(work: Work, scored: Scored, folder: Path, task: Literal["causal", "masked"], ref: str) -> None:
+def one_model(work: Work, scored: Scored, stage: Stage, task: Literal["causal", "masked"]) -> None:
     """Everything that needs a model's weights."""
-    name = scored.name
+    name, folder, ref = scored.name, stage.input(scored.role), stage.refs.get(scored.role, "")
     tokenizer = load_tokenizer(folder)
     fix_date(tokenizer, work.data.template_date)
-    model = load_model(folder, task, tokenizer).to(device())
+    model = load_model(folder, task, tokenizer, stage.pickled(scored.role)).to(device())
     work.numerics = numerics(model, 0, work.job.batch_size)
     training = read_json(folder / "training.json") if (folder / "training.json").is_file() else {}
     record = ModelRecord(name, ref, type(model).__name__, task, model.num_parameters(), training)

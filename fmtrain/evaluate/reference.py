@@ -34,7 +34,7 @@ def run(stage: Stage) -> Result:
             f"stages.{stage.stage}.sequence_length={job.sequence_length} is beyond the model's positions, which hold "
             f"rows of at most {longest} tokens (padded to a multiple of 8); lower it, and that of its training"
         )
-    model = load_model(folder, "causal", tokenizer).to(device())
+    model = load_model(folder, "causal", tokenizer, stage.pickled("model")).to(device())
     rows: list[PreferenceRow] = []
     counts: dict[str, int] = {}
     for split, limit in (("train", job.max_rows), ("heldout", None)):

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from fmtrain.artifacts import hub
 from fmtrain.artifacts.rows import LOOKED_AT, look
 from fmtrain.artifacts.stage import Source
 from fmtrain.errors import ConfigError
@@ -89,6 +90,11 @@ class MakeExamples(Kind):
             f"have another form say so: data.forms=[{','.join(sorted({*known.forms, 'preference'}))}]"
         )  # fmt: skip
         return Parts(frozenset(has), why, note)
+
+    def pinned(self, at: At, job: ExamplesJob, sources: list[Source]) -> list[str]:
+        data = at.root.data
+        found = hub.at(sources[0].path) if isinstance(data, Rows) and data.path and sources else None
+        return [f"data.path='{found[0]}@{found[1]}'", "data.revision=null"] if found else []
 
     def job(self, at: At, inputs: dict[str, str]) -> ExamplesJob:
         return ExamplesJob(seed_of(at), data_of(at, inputs.get("corpus")), at.cfg)

@@ -13,7 +13,6 @@ import yaml
 from fmtrain.artifacts import manifest
 from fmtrain.artifacts.inside import read_object
 from fmtrain.artifacts.model_folder import model_files
-from fmtrain.artifacts.sources import BESIDE
 from fmtrain.artifacts.stage import Stage
 from fmtrain.artifacts.storage import read_json, write_json
 from fmtrain.artifacts.weights import float_type, tensors, weight_files
@@ -28,11 +27,12 @@ _OURS = "lineage.json"  # of a folder that we have published
 class Base:
     """A folder that a model comes of."""
 
-    name: str  # OWNER/NAME, what its card calls it, or the folder's own name
+    name: str  # OWNER/NAME on the hub, what its card calls it, or the folder's own name
     dtype: str | None  # of its weights, as torch calls it
     shard_bytes: int | None  # of its largest file of weights, where there are several
     license: str | None  # as its card says it
     identity: str | None  # the fingerprint, where we made it
+    commit: str | None = None  # on the hub
     files: dict[str, str] = field(default_factory=dict)  # name -> SHA-256, of what the model is known by
 
 
@@ -43,32 +43,38 @@ def of_input(stage: Stage, role: str = "model") -> Base | None:
     folder = stage.input(role)
     if (folder / manifest.FILE).is_file():
         return load(Base, read_json(folder / FILE)) if (folder / FILE).is_file() else None
-    mark = f"{BESIDE}{role}:"
-    files = {s.name.removeprefix(mark): s.sha256 for s in stage.sources if s.name.startswith(mark)}
-    return of_folder(folder, files)
+    return of_folder(folder, stage.bases.get(role, {}))
 
 
-def of_folder(folder: Path, files: dict[str, str]) -> Base:
-    """What a folder of somebody else's is; `files` are known already."""
-    found, card = tensors(folder), _card(folder)
+def of_folder(folder: Path, told: dict[str, Any]) -> Base:
+    """What a folder of somebody else's is; `told` is what was planned with: its files, its name on the hub."""
+    card = _card(folder)
     weights = weight_files(folder)
     largest = max((folder / name).stat().st_size for name in weights) if len(weights) > 1 else None
     ours = read_object(folder, _OURS) if _OURS in model_files(folder) else {}
-    name = ours.get("name") or card.get("model_name") or folder.name
-    licence, identity = card.get("license"), ours.get("fingerprint")
+    name = told.get("repo") or ours.get("name") or card.get("model_name") or folder.name
+    licence, identity = told.get("licence") or card.get("license"), ours.get("fingerprint")
     return Base(
         name=str(name)[:200],
-        dtype=float_type(found),
+        dtype=float_type(tensors(folder)) or _said_type(folder),
         shard_bytes=largest,
         license=licence[:100] if isinstance(licence, str) else None,
         identity=identity[:64] if isinstance(identity, str) else None,
-        files=dict(sorted(files.items())),
+        commit=told.get("commit"),
+        files={name: file["sha256"] for name, file in sorted(told.get("files", {}).items())},
     )
 
 
 def write(folder: Path, base: Base | None) -> None:
     if base is not None:
         write_json(folder / FILE, asdict(base))
+
+
+def _said_type(folder: Path) -> str | None:
+    """What config.json calls the type of weights whose headers are not read: pickled ones."""
+    config = read_object(folder, "config.json")
+    said = str(config.get("dtype") or config.get("torch_dtype"))
+    return said if said in ("float32", "bfloat16", "float16") and not weight_files(folder) else None
 
 
 def _card(folder: Path) -> dict[str, Any]:

@@ -47,13 +47,16 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(folder: Path, task: Task, tokenizer: PreTrainedTokenizerBase | None = None) -> PreTrainedModel:
+def load_model(
+    folder: Path, task: Task, tokenizer: PreTrainedTokenizerBase | None = None, pickle: bool = False
+) -> PreTrainedModel:
     """The model of a Hugging Face folder with fp32 weights, in evaluation mode, for `task`.
 
     InputError where a file or a weight is missing: transformers itself would fill it with random numbers. With
-    `tokenizer`, ConfigError where it has more tokens than the model has embeddings.
+    `tokenizer`, ConfigError where it has more tokens than the model has embeddings. `pickle` reads pytorch_model.bin,
+    which transformers unpickles as tensors alone (weights_only).
     """
-    model, missing = _loaded(folder, task)
+    model, missing = _loaded(folder, task, pickle)
     if missing:
         raise _lacks(folder, model, task, missing)
     if tokenizer is not None:
@@ -62,7 +65,7 @@ def load_model(folder: Path, task: Task, tokenizer: PreTrainedTokenizerBase | No
 
 
 def load_body(
-    folder: Path, task: Task, tokenizer: PreTrainedTokenizerBase, seed: int
+    folder: Path, task: Task, tokenizer: PreTrainedTokenizerBase, seed: int, pickle: bool = False
 ) -> tuple[PreTrainedModel, list[str]]:
     """The same of a folder that may hold a model without a head: what the head lacks is drawn from `seed` alone.
 
@@ -70,7 +73,7 @@ def load_body(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model, missing = _loaded(folder, task)
+        model, missing = _loaded(folder, task, pickle)
     if any(name.startswith(f"{model.base_model_prefix}.") for name in missing):
         raise _lacks(folder, model, task, missing)
     _check_vocabulary(model, tokenizer)
@@ -83,7 +86,7 @@ def headless(folder: Path) -> str | None:
     return next((str(n) for n in names if str(n).endswith("Model") and not str(n).endswith("LMHeadModel")), None)
 
 
-def _loaded(folder: Path, task: Task) -> tuple[PreTrainedModel, list[str]]:
+def _loaded(folder: Path, task: Task, pickle: bool) -> tuple[PreTrainedModel, list[str]]:
     """The model, and the names of its weights that the folder does not hold."""
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
@@ -91,10 +94,10 @@ def _loaded(folder: Path, task: Task) -> tuple[PreTrainedModel, list[str]]:
     for module in plugins.CLASSES:
         with contextlib.suppress(ImportError):  # most models need none; `_load` refuses one that does
             importlib.import_module(module)
-    if not any(folder.glob("*.safetensors")):
+    if not pickle and not any(folder.glob("*.safetensors")):
         raise InputError(f"{folder} has no .safetensors file; save the model with safetensors (save_pretrained does)")
     auto = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}[task]
-    model, info = _load(auto, folder, "sdpa")
+    model, info = _load(auto, folder, "sdpa", pickle)
     return model, sorted(info["missing_keys"]) + sorted(str(m) for m in info["mismatched_keys"])
 
 
@@ -185,23 +188,28 @@ def _generation_config(old: GenerationConfig | None, tokenizer: PreTrainedTokeni
     return found
 
 
-def _load(auto: type, folder: Path, attention: str) -> tuple[PreTrainedModel, dict[str, set[str]]]:
+def _load(auto: type, folder: Path, attention: str, pickle: bool) -> tuple[PreTrainedModel, dict[str, set[str]]]:
     try:
         return auto.from_pretrained(  # type: ignore[attr-defined, no-any-return]
             str(folder),
             local_files_only=True,
             trust_remote_code=False,
-            use_safetensors=True,
+            use_safetensors=not pickle,
+            weights_only=True,
             dtype=torch.float32,
             attn_implementation=attention,
             output_loading_info=True,
         )
     except ValueError as e:
         if attention == "sdpa" and "scaled_dot_product_attention" in str(e):
-            return _load(auto, folder, "eager")  # an architecture without sdpa
+            return _load(auto, folder, "eager", pickle)  # an architecture without sdpa
         raise InputError(f"{folder} cannot be loaded as {auto.__name__}: {_first_line(e)}") from e
     except (OSError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError) as e:
         raise InputError(f"{folder} cannot be loaded as {auto.__name__}: {_first_line(e)}") from e
+    except Exception as e:  # torch's word for pickled code is a class of a module that is not imported here
+        if not pickle:
+            raise
+        raise InputError(f"{folder}: its pickled weights hold more than tensors, or are damaged; not loaded") from e
 
 
 def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -34,9 +34,8 @@ WEIGHTS = (".safetensors", ".bin")
 def run(stage: Stage) -> Result:
     """Write the folder; what it holds does not depend on when or where it was published."""
     source, cfg = stage.input("model"), stage.job_as(PublishJob).stage
-    base = bases.of_input(stage)
+    names, base = model_files(source), bases.of_input(stage)
     dtype, shard_bytes = _wanted(cfg, base)
-    names = model_files(source)
     again = weights.changes(source, dtype, shard_bytes)
     replaced = {name for name in names if again and name.endswith((".safetensors", ".safetensors.index.json"))}
     progress = Progress(stage, "files", len(names))

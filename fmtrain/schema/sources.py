@@ -69,10 +69,15 @@ class Hub(Keys):
 
 @dataclass
 class Rows(Data):
-    """Rows to fine-tune on, JSON lines: `messages`, prompt and completion, or prompt, chosen and rejected."""
+    """Rows to fine-tune on, in JSON lines or Parquet, by path or from a data set: `messages`, prompt and completion, or
+    prompt, chosen and rejected."""
 
     name: str = "rows"
     files: list[str] = place([])
+    path: str | None = place(None)  # or a data set: OWNER/NAME[@REVISION] of the hub, or its folder here
+    config: str | None = outside(None)  # of the data set; None: the only one, or its default
+    split: str = outside("train")  # of the data set
+    revision: str | None = outside(None)  # of the data set; None: the newest
     prompt_key: str = "prompt"
     completion_key: str = "completion"
     # which forms the rows have: messages, prompt_completion, preference, a plug-in's; empty: looked up in each file

@@ -26,6 +26,7 @@ class Model:
     """A model to start from. What a plug-in draws at random is a class of its own, with a default `name`."""
 
     task: ClassVar[str] = "causal"  # of its head: causal or masked
+    pickle = False  # whether its weights may be pickled ones
 
     name: str = MISSING
 
@@ -86,10 +87,12 @@ class Bert(Model):
 
 @dataclass
 class HuggingFace(Model):
-    """Any Hugging Face folder on this machine, with its own tokenizer; identified by its files' content."""
+    """A Hugging Face model with its own tokenizer, identified by its files' content: a folder on this machine, one on
+    the hub, or a version in the store."""
 
     name: str = "hf"
-    path: str = place(MISSING)
+    path: str = place(MISSING)  # DIR, OWNER/NAME[@REVISION] of the hub, NAME@vN of the store
+    pickle: bool = outside(False)  # read pytorch_model.bin, as tensors alone, where there are no safetensors
 
     @property
     def folder(self) -> str:

@@ -103,8 +103,8 @@ def _given(stage: Stage, job: TrainJob, task: Task, tokenizer: PreTrainedTokeniz
     """The input model. One without a head gets one from the seed, where the objective is to learn such anyway."""
     folder = stage.input("model")
     if not job.stage.objective.blank or (architecture := headless(folder)) is None:
-        return load_model(folder, task, tokenizer)
-    model, drawn = load_body(folder, task, tokenizer, job.seed)
+        return load_model(folder, task, tokenizer, stage.pickled("model"))
+    model, drawn = load_body(folder, task, tokenizer, job.seed, stage.pickled("model"))
     if drawn and rank() == 0:
         announce(
             stage,

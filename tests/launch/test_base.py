@@ -172,10 +172,21 @@ def test_added_tokens_count(tmp_path: Path) -> None:
 
 def test_weights_of_another_format_are_told_when_planning(tmp_path: Path) -> None:
     folder = model(tmp_path / "model")
-    (folder / "model-00001-of-00001.safetensors").rename(folder / "pytorch_model.bin")
     (folder / "model.safetensors.index.json").unlink()
-    with pytest.raises(InputError, match="pytorch_model.bin, a format that is not read.*save_pretrained"):
+    weights = (folder / "model-00001-of-00001.safetensors").rename(folder / "model.gguf")
+    with pytest.raises(InputError, match="model.gguf, a format that is not read.*save_pretrained"):
         plan(folder)
+    weights.rename(folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"pickled \(pytorch_model.bin\).*model.pickle=true.*weights_only.*save_pretr"):
+        plan(folder)
+    assert "pytorch_model.bin" in [f.name for f in plan(folder, "model.pickle=true").files]
+
+
+def test_a_class_that_stands_in_the_folder_alone_is_refused(tmp_path: Path) -> None:
+    code = {"AutoModelForCausalLM": "modeling_mine.MineForCausalLM"}
+    with pytest.raises(ConfigError, match=r"code of its own \(auto_map\), and transformers has no model_type 'mine'"):
+        plan(model(tmp_path / "own", {"model_type": "mine", "auto_map": code}))
+    plan(model(tmp_path / "known", {"model_type": "llama", "auto_map": code}))  # whose class is transformers' own
 
 
 def test_a_sentencepiece_file_asks_for_what_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,10 @@ def test_a_version_and_a_folder() -> None:
         (["stages.sft.inputs.model=pretrian"], "no such stage; did you mean 'pretrain'"),
         (["stages.sft.inputs.model=tokens"], "stages.tokens makes a tokens, and model is a model"),
         (["stages.sft.inputs.model=sft"], "cannot feed itself"),
-        (["stages.sft.inputs.model=owner/name"], "not fetched from a hub"),
+        (
+            ["stages.sft.inputs.model=owner/name/more"],
+            r"no name on the hub \(OWNER/NAME@REVISION\); a folder is .*=./DIR",
+        ),
         (["stages.sft.inputs.model=[sft,dpo]"], "one is taken"),
         (["stages.tokens.inputs.corpus=./dir"], "a folder is no corpus"),
         (["stages.sft.inputs.tokens=tokens"], "stage sft takes examples, model, not tokens"),
@@ -77,7 +80,7 @@ def test_a_version_and_a_folder() -> None:
             ["stages.corpus=null", "stages.tokenizer=null"],
             "stages.tokens needs a corpus, and no stage of this run",
         ),
-        (["stages.pretrain=null"], "stages.sft needs a model.* model=hf model.path=DIR"),
+        (["stages.pretrain=null"], "stages.sft needs a model.* model=hf model.path=OWNER/NAME .* or DIR"),
     ],
 )
 def test_what_cannot_feed_is_refused(overrides: list[str], says: str) -> None:

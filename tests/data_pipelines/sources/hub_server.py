@@ -1,18 +1,22 @@
-"""A Hugging Face hub on loopback: data sets by name and commit, over the hub's own HTTP interface.
+"""A Hugging Face hub on loopback: data sets and models by name and commit, over the hub's own HTTP interface.
 
-Serves what huggingface_hub and datasets ask for when a data set is resolved, listed and read: its info, its file tree,
-its files whole and in ranges. Whoever uses it gives a process of its own `Hub.environment`.
+Serves what huggingface_hub and datasets ask for when a repository is resolved, listed and read: its info with the
+hashes of its files, its file tree, its files whole and in ranges. Weights, Parquet and large files are known by their
+SHA-256, as those that a hub keeps apart from git. Whoever uses it gives a process of its own `Hub.environment`.
 """
 
 import hashlib
 import json
 import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
+
+_PIECE = 1 << 16  # bytes of a file that are sent at once
 
 
 class Hub:
@@ -22,6 +26,10 @@ class Hub:
         self.folder = folder
         self.heads: dict[str, str] = {}  # OWNER/NAME -> the commit that main stands for
         self.cuts: list[str] = []  # files of which the next answer breaks off, one for each time they are named
+        self.gated: set[str] = set()  # whose files nobody gets who brings no token
+        self.private: set[str] = set()  # of which such a one does not even hear
+        self.slow = 0.0  # seconds between two pieces of a file
+        self.counts: dict[str, int] = {}  # OWNER/NAME -> parameters that the hub has counted
         self.requests: list[str] = []
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
 
@@ -34,7 +42,7 @@ class Hub:
         return {"HF_ENDPOINT": url, **caches, **online}
 
     def add(self, name: str, files: dict[str, bytes]) -> str:
-        """Commit these files to the data set OWNER/NAME, in place of what main holds; the commit."""
+        """Commit these files to OWNER/NAME, in place of what main holds; the commit."""
         commit = hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
         for path, content in files.items():
             target = self.folder / name / commit / path
@@ -72,10 +80,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, paths: list[str] | None = None) -> None:
         url = unquote(urlsplit(self.path).path)
-        found = re.fullmatch(r"/(?:api/)?datasets/([^/]+/[^/]+)(?:/([^/]+)/([^/]+)(?:/(.*))?)?", url)
+        found = re.fullmatch(r"/(?:api/)?(?:datasets/|models/)?([^/]+/[^/]+)(?:/([^/]+)/([^/]+)(?:/(.*))?)?", url)
         name, verb, revision, rest = found.groups() if found else ("", "", "", "")
-        if name not in self.hub.heads:
-            return self._error("RepoNotFound", f"Repository {name} not found")
+        stranger = "Authorization" not in self.headers
+        if name not in self.hub.heads or (name in self.hub.private and stranger):
+            return self._error("RepoNotFound", f"Repository {name} not found", 401 if stranger else 404)
+        if name in self.hub.gated and verb == "resolve" and stranger:
+            return self._error("GatedRepo", f"Access to model {name} is restricted", 401)
         commit = self.hub.heads[name] if revision in (None, "main") else revision
         root = self.hub.folder / name / commit
         if not root.is_dir():
@@ -93,15 +104,18 @@ class _Handler(BaseHTTPRequestHandler):
         if verb == "paths-info":
             return self._json([_entry(root, root / p) for p in paths or [] if (root / p).exists()])
         if verb in (None, "revision"):
-            siblings = [{"rfilename": p.relative_to(root).as_posix()} for p in files]
-            return self._json({"id": name, "sha": commit, "siblings": siblings, "private": False, "tags": []})
+            siblings = [_sibling(root, p) for p in files]
+            info = {"id": name, "sha": commit, "siblings": siblings, "private": False, "tags": []}
+            if name in self.hub.counts:
+                info["safetensors"] = {"parameters": {"F32": self.hub.counts[name]}, "total": self.hub.counts[name]}
+            return self._json(info)
         return self._error("EntryNotFound", f"no {verb} here")
 
     def _file(self, path: Path, commit: str) -> None:
         if not path.is_file():
             return self._error("EntryNotFound", "Entry not found")
         content = path.read_bytes()
-        status, headers = 200, {"X-Repo-Commit": commit, "ETag": f'"{_oid(path)}"', "Accept-Ranges": "bytes"}
+        status, headers = 200, {"X-Repo-Commit": commit, "ETag": f'"{_called(path)}"', "Accept-Ranges": "bytes"}
         if (asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))) and content:
             first, last = int(asked[1]), min(int(asked[2] or len(content)), len(content) - 1)
             status, headers["Content-Range"] = 206, f"bytes {first}-{last}/{len(content)}"
@@ -114,9 +128,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self, value: Any) -> None:
         self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
-    def _error(self, code: str, message: str) -> None:
+    def _error(self, code: str, message: str, status: int = 404) -> None:
         headers = {"X-Error-Code": code, "X-Error-Message": message, "Content-Type": "application/json"}
-        self._send(404, json.dumps({"error": message}).encode(), headers)
+        self._send(status, json.dumps({"error": message}).encode(), headers)
 
     def _send(self, status: int, body: bytes, headers: dict[str, str], cut: bool = False) -> None:
         self.send_response(status)
@@ -124,7 +138,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body[: len(body) // 2] if cut else body)
+            body = body[: len(body) // 2] if cut else body
+            for at in range(0, len(body), _PIECE):
+                self.wfile.write(body[at : at + _PIECE])
+                time.sleep(self.hub.slow)
         self.close_connection |= cut
 
 
@@ -132,7 +149,29 @@ def _entry(root: Path, path: Path) -> dict[str, Any]:
     place = path.relative_to(root).as_posix()
     if path.is_dir():
         return {"type": "directory", "oid": "0" * 40, "size": 0, "path": place}
-    return {"type": "file", "oid": _oid(path), "size": path.stat().st_size, "path": place}
+    found = {"type": "file", "oid": _oid(path), "size": path.stat().st_size, "path": place}
+    return found | ({"lfs": _apart(path)} if _is_apart(path) else {})
+
+
+def _sibling(root: Path, path: Path) -> dict[str, Any]:
+    """A file as the info of a repository names it where its hashes are asked for."""
+    found = {"rfilename": path.relative_to(root).as_posix(), "size": path.stat().st_size, "blobId": _oid(path)}
+    return found | ({"lfs": _apart(path)} if _is_apart(path) else {})
+
+
+def _is_apart(path: Path) -> bool:
+    """Whether a hub keeps the file apart from git."""
+    return path.suffix in (".safetensors", ".bin", ".parquet") or path.stat().st_size > 10_000_000
+
+
+def _apart(path: Path) -> dict[str, Any]:
+    sha256, size = hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size
+    return {"sha256": sha256, "oid": sha256, "size": size, "pointerSize": 134}
+
+
+def _called(path: Path) -> str:
+    """The ETag of a file."""
+    return str(_apart(path)["sha256"]) if _is_apart(path) else _oid(path)
 
 
 def _oid(path: Path) -> str:

@@ -81,8 +81,8 @@ def test_answers_that_break_off_lose_nothing(hub: Hub, tmp_path: Path) -> None:
 def test_what_the_hub_does_not_have(hub: Hub, tmp_path: Path) -> None:
     add_corpus(hub)
     wrong = {
-        "data.path=some/nothing": "data.path=some/nothing: the hub does not say which revision 'main'",
-        "data.revision=v7": "data.path=some/corpus: the hub does not say which revision 'v7'",
+        "data.path=some/nothing": "error: data.path=some/nothing: the hub has no data set some/nothing, or a private",
+        "data.revision=v7": "data.path=some/corpus: some/corpus has no branch, tag or commit 'v7'",
         "data.split=test": "Check data.config=None and data.split=test",
     }
     for override, message in wrong.items():

@@ -2,7 +2,7 @@
 
 Arrow takes the sizes in a page's header at their word, and gives each row of a batch its own copy of what one entry of
 a dictionary, or one shared prefix, stands for: 37 kB become 5 GB. A header is a Thrift struct (parquet.thrift,
-PageHeader); only its sizes are looked at here.
+PageHeader); only its sizes are looked at here, and of lists how many values they have: those are free in the file.
 """
 
 import io
@@ -12,8 +12,10 @@ from typing import Any, BinaryIO
 from fmtrain.artifacts.unpack import EXPANSION, FREE, Damage
 
 BUDGET = 256 << 20  # bytes that the rows of a batch may hold, if each holds as much as a page
+MOST_VALUES = 1 << 24  # of lists in a column of a row group: Arrow may have to hold them all as one row
 _HEADER = 16 << 20  # bytes of a header; Arrow reads no longer one either
 _DEPTH = 16
+_VALUES = -1  # what stands for the number of values among a header's fields
 
 
 class LargePage(OSError):
@@ -34,6 +36,7 @@ class _Chunk:
 
     at: int
     end: int
+    values: int | None = None  # of lists, those that its pages have had so far; None where a row has one
 
 
 class Pages:
@@ -44,15 +47,15 @@ class Pages:
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.chunks, self.rows = file, list[_Chunk](), 1
 
-    def begin(self, group: Any, columns: list[str], rows: int) -> None:
-        """What is read next: these columns of a row group, in batches of `rows`."""
+    def begin(self, group: Any, columns: list[str], rows: int, lists: frozenset[str] = frozenset()) -> None:
+        """What is read next: these columns of a row group, in batches of `rows`; `lists` are those that hold lists."""
         self.chunks, self.rows = [], rows
         for column in (group.column(n) for n in range(group.num_columns)):
             if column.path_in_schema in columns:
-                starts = [column.data_page_offset]
+                starts, values = [column.data_page_offset], 0 if column.path_in_schema in lists else None
                 if column.has_dictionary_page and column.dictionary_page_offset:
                     starts.append(column.dictionary_page_offset)
-                self.chunks.append(_Chunk(min(starts), min(starts) + column.total_compressed_size))
+                self.chunks.append(_Chunk(min(starts), min(starts) + column.total_compressed_size, values))
 
     def read(self, size: int = -1) -> bytes:
         begin = self.file.tell()
@@ -67,14 +70,18 @@ class Pages:
             header = _sizes(data, offset)
         except IndexError:  # it goes on behind what was read
             header = self._ahead(chunk.at)
-        length, size, packed = header
+        length, size, packed, values = header
         if size > FREE + EXPANSION * packed:
             raise Bomb(f"a page of {packed} bytes says that it expands to {size}")
         if size * self.rows > BUDGET and self.rows > 1:
             raise LargePage(max(1, BUDGET // size))
+        if chunk.values is not None:
+            chunk.values += values
+            if chunk.values > MOST_VALUES:
+                raise Bomb(f"a row group with more than {MOST_VALUES} values in a column of lists")
         chunk.at += length + packed
 
-    def _ahead(self, offset: int) -> tuple[int, int, int]:
+    def _ahead(self, offset: int) -> tuple[int, int, int, int]:
         back = self.file.tell()
         try:
             for size in (1 << 12, 1 << 20, _HEADER):
@@ -118,8 +125,9 @@ def footer(file: BinaryIO, most: int) -> None:
     file.seek(0)
 
 
-def _sizes(data: bytes, at: int) -> tuple[int, int, int]:
-    """Length of the header at `at`, its uncompressed_page_size (field 2) and compressed_page_size (3), in bytes.
+def _sizes(data: bytes, at: int) -> tuple[int, int, int, int]:
+    """Length of the header at `at`, its uncompressed_page_size (field 2) and compressed_page_size (3), in bytes, and
+    how many values a page of data has: the first field of its data_page_header (5), or of that of version 2 (8).
 
     IndexError where the data ends before the header does.
     """
@@ -132,11 +140,14 @@ def _sizes(data: bytes, at: int) -> tuple[int, int, int]:
             field, at = _number(data, at)
         if kind & 15 == 5 and field in (2, 3):
             found[field], at = _number(data, at)
+        elif kind & 15 == 12 and field in (5, 8) and data[at] == 0x15:  # the number of the next field
+            found[_VALUES], _ = _number(data, at + 1)
+            at = _skip(data, at, 12, _DEPTH)
         else:
             at = _skip(data, at, kind & 15, _DEPTH)
     if min(found.get(2, -1), found.get(3, -1)) < 0:
         raise OSError(f"a page header without sizes: {data[begin : begin + 16].hex(' ')}")
-    return at + 1 - begin, found[2], found[3]
+    return at + 1 - begin, found[2], found[3], found.get(_VALUES, 0)
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
