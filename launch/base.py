@@ -4,6 +4,7 @@ Reads names, small JSON files and the tokenizer's table; no weights but to hash 
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from fmtrain.errors import ConfigError, InputError
 # What transformers reads of a folder: of other files (a README, other formats of the weights) the model is independent.
 _READ = (".json", ".safetensors", ".model", ".spm", ".txt", ".jinja", ".tiktoken", ".codes", ".vocab", ".bpe")
 WEIGHTS = (".safetensors", ".bin")  # files that hold weights
+_HEADS = {"causal": ("ForCausalLM", "LMHeadModel"), "masked": ("ForMaskedLM",)}  # task -> ends of architectures
+_ENCODERS = ("bert", "roberta", "xlm-roberta", "distilbert", "albert", "electra", "deberta", "deberta-v2", "mpnet",
+             "modernbert", "camembert")  # fmt: skip
 _OURS = ("manifest.json", "lineage.json")
 _MOST = 256 << 20  # bytes of a model folder's JSON, text or template; the largest tokenizer.json known have 35 MB
 _SAVE = "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(OTHER)"
@@ -48,24 +52,32 @@ def base_files(given: str, pickle: bool = False) -> list[Source]:
     return [identify(str(root / name), name, full=True) for name in read]
 
 
-def check_base(given: str, root: Path, lengths: Iterable[tuple[str, int]], task: str | None) -> None:
+@dataclass(frozen=True)
+class Use:
+    """What a stage asks of the model that it comes of; `first` where it takes the model itself."""
+
+    key: str
+    first: bool
+    task: str | None = None  # causal or masked: the head that it trains
+    learns_head: bool = False  # may draw the head, where there is none
+    length: int | None = None  # tokens that a row may have
+
+
+def check_base(given: str, root: Path, uses: Iterable[Use]) -> str:
     """ConfigError where the stages ask of the model in `root` what it has not: tokens, positions, a head.
 
-    `lengths` are the stages' keys with the tokens a row may have; `task` is causal or masked, None
-    where it is not trained.
+    What there is to say of one that does: a head that is drawn. `given` is what it is called.
     """
-    config = read_object(root, "config.json")
+    config, said = read_object(root, "config.json"), ""
     _check_class(given, config)
-    heads = [str(a) for a in config.get("architectures") or [] if str(a).endswith(("ForMaskedLM", "ForCausalLM"))]
-    wanted = "ForMaskedLM" if task == "masked" else "ForCausalLM"
-    if task and heads and not any(head.endswith(wanted) for head in heads):
-        raise ConfigError(f"model.path={given} is a {heads[0]}, and its first stage trains a ...{wanted}: give another")
     positions = size_in(config, "max_position_embeddings", "n_positions")
-    for key, length in lengths:
-        if positions is not None and -(-length // 8) * 8 > positions:
+    for use in uses:
+        if use.first and use.task:
+            said = said or _head(given, config, use)
+        if use.length is not None and positions is not None and -(-use.length // 8) * 8 > positions:
             raise ConfigError(
-                f"{key}={length} (padded to a multiple of 8) is beyond the {positions} positions of "
-                f"model.path={given}; e.g. {key}={positions // 8 * 8}"
+                f"{use.key}.sequence_length={use.length} (padded to a multiple of 8) is beyond the {positions} "
+                f"positions of model.path={given}; e.g. {use.key}.sequence_length={positions // 8 * 8}"
             )
     embeddings, tokens = size_in(config, "vocab_size"), tokens_in(root)
     if embeddings is not None and tokens > embeddings:
@@ -73,6 +85,30 @@ def check_base(given: str, root: Path, lengths: Iterable[tuple[str, int]], task:
             f"model.path={given}: its tokenizer has {tokens} tokens and its model {embeddings} embeddings; they do not "
             "belong together. Give the tokenizer that the model was made with"
         )
+    return said
+
+
+def _head(given: str, config: dict[str, Any], use: Use) -> str:
+    """ConfigError where the model has not the head that a stage trains; a word where the stage draws it."""
+    names = [str(name) for name in config.get("architectures") or []]
+    heads = [name for name in names if name.endswith((*_HEADS["causal"], *_HEADS["masked"]))]
+    assert use.task is not None
+    if heads and not any(head.endswith(_HEADS[use.task]) for head in heads):
+        raise ConfigError(
+            f"{use.key} trains a {use.task} language model, and model.path={given} is a {heads[0]}; give another"
+        )
+    body = next((name for name in names if name.endswith("Model")), None)
+    if heads or body is None:
+        return ""
+    encoder = config.get("model_type") in _ENCODERS and not config.get("is_decoder")
+    if encoder and use.task == "causal":
+        raise ConfigError(f"{use.key} trains a causal language model, and model.path={given} is a {body}; give another")
+    if not use.learns_head and not config.get("tie_word_embeddings", True):
+        raise ConfigError(
+            f"{use.key} cannot start from model.path={given}: it is a {body}, without a language model's head; give "
+            "one that has it, or let pre-training (clm, mlm) learn it first"
+        )
+    return f"{use.key}: {given} is a {body}; the {use.task} language model's head that it lacks is drawn from the seed"
 
 
 def _check_class(given: str, config: dict[str, Any]) -> None:

@@ -61,8 +61,9 @@ def wanted(steps: list[Step]) -> list[Wanted]:
     for folder in _folders(steps):
         assert folder.hub is not None
         repo, names = folder.hub.repo, [file.name for file in folder.files]
-        repo = replace(repo, files={name: repo.files[name] for name in names})
-        found.setdefault((repo.kind, repo.ref), Wanted(f"model.path={folder.path}", repo, names))
+        one = found.setdefault((repo.kind, repo.ref), Wanted(f"model.path={folder.path}", replace(repo, files={}), []))
+        one.repo.files.update({name: repo.files[name] for name in names})
+        one.names += [name for name in names if name not in one.names]  # a stage may read the tokenizer alone
     for step in steps:
         for source in step.node.sources:
             if source.path.startswith(HUB) and (where := hub.at(source.path)):

@@ -4,7 +4,7 @@ Knows kinds of stages by their table alone; knows nothing of the store, of proce
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from fmtrain.schema import plugins
 from fmtrain.schema.root import Root
 from fmtrain.schema.sources import Data
 from launch import edges
-from launch.base import base_files, check_base
+from launch.base import Use, base_files, check_base
 from launch.edges import Edges, Pin
 from launch.hub import Named, named, pickled, pins
 from launch.recipes import place
@@ -63,6 +63,7 @@ class Node:
     sources: list[Source] = field(default_factory=list)
     unlabelled: set[str] = field(default_factory=set)  # roles of many stages whose names say nothing of the result
     agrees: dict[str, tuple[str, ...]] = field(default_factory=dict)  # role -> roles that it must have been made of too
+    counts: dict[str, Callable[[str], bool]] = field(default_factory=dict)  # role -> the files of it that are read
     plugins: list[dict[str, str]] = field(default_factory=list)  # that its settings come of
     pinned: list[str] = field(default_factory=list)  # overrides that say what names on the hub stood for
 
@@ -75,6 +76,7 @@ class Graph:
     left_out: list[str]
     notes: list[str] = field(default_factory=list)
     pinned: list[str] = field(default_factory=list)  # overrides that say the commits of models on the hub
+    versions: dict[Pin, list[Use]] = field(default_factory=dict)  # what stages ask of models in the store
 
     @property
     def said(self) -> list[str]:
@@ -93,7 +95,7 @@ def build(root: Root) -> Graph:
     found = edges.resolve(root, find, parts)
     if not found.at:
         raise ConfigError(f"no stage is left to run: {'; '.join(sorted(set(found.left_out.values())))}")
-    folders = _folders(found, root)
+    folders, said = _folders(found, root)
     nodes = []
     for name, at in found.at.items():
         kind, inputs = of(at.cfg), found.inputs[name]
@@ -103,14 +105,24 @@ def build(root: Root) -> Graph:
         node = Node(name, kind, edges.artifact(at), job, parents)
         node.sources = [*kind.reads(at), *referenced_files(job, at.key)]
         node.unlabelled = {role.name for role in kind.roles(at) if role.many and not role.labels}
+        node.counts = {role.name: role.counts for role in kind.roles(at) if role.counts}
+        node.parents |= {role: _narrowed(parents[role], counts) for role, counts in node.counts.items()}
         node.agrees = {role.name: role.agrees for role in kind.roles(at) if role.agrees}
         node.plugins = [asdict(plugin) for plugin in plugins.behind(at.cfg, job, forms=kind.forms(at))]
         node.pinned = kind.pinned(at, job, node.sources)
         nodes.append(node)
     notes = [f"{name}: {note}" for name, at in found.at.items() if (note := of(at.cfg).note(at, _option))]
-    notes += [note for folder in folders.values() if (note := _away(folder))]
+    notes += said + [note for folder in folders.values() if (note := _away(folder))]
+    versions = {o: uses(found, o) for i in found.inputs.values() for o in i.values() if isinstance(o, Pin)}
     refs = {origin.path: folder.ref for origin, folder in folders.items() if folder.hub}
-    return Graph(nodes, [*_told(found.left_out), *parts.notes(found.at)], notes, pins(root, refs))
+    return Graph(nodes, [*_told(found.left_out), *parts.notes(found.at)], notes, pins(root, refs), versions)
+
+
+def _narrowed(origin: "str | Pin | Folder", counts: Callable[[str], bool]) -> "str | Pin | Folder":
+    """A folder with those of its files alone that are read."""
+    if not isinstance(origin, Folder):
+        return origin
+    return replace(origin, files=[file for file in origin.files if counts(file.name)])
 
 
 def _option(group: str, name: str) -> dict[str, Any]:
@@ -149,18 +161,15 @@ def _told(left_out: dict[str, str]) -> list[str]:
     return [f"{', '.join(n for n, w in left_out.items() if w == why)}: left out, {why}" for why in reasons]
 
 
-def _folders(found: Edges, root: Root) -> dict[edges.Path, Folder]:
-    """The folder that stages start from, or the model on the hub, checked against what they ask of it."""
+def _folders(found: Edges, root: Root) -> tuple[dict[edges.Path, Folder], list[str]]:
+    """The folder that stages start from, or the model on the hub, checked against what they ask of it; and what there
+    is to say of it."""
     origins = dict.fromkeys(o for inputs in found.inputs.values() for o in inputs.values() if isinstance(o, edges.Path))
-    folders = {}
+    folders, notes = {}, []
     for origin in origins:
-        users = _users(found, origin)
-        lengths = [(f"{at.key}.sequence_length", n) for at in users if (n := of(at.cfg).row_length(at.cfg))]
         folder = folders[origin] = _folder(origin, pickled(root, origin.path))
-        tasks = {of(at.cfg).task(at.cfg) for at in users} - {None}
-        for task in sorted(tasks, key=str) or [None]:
-            check_base(origin.path, folder.root, lengths, task)
-    return folders
+        notes.append(check_base(origin.path, folder.root, uses(found, origin)))
+    return folders, [note for note in notes if note]
 
 
 def _folder(origin: edges.Path, pickle: bool) -> Folder:
@@ -184,11 +193,12 @@ def _away(folder: Folder) -> str:
     return ""
 
 
-def _users(found: Edges, origin: edges.Path) -> list[At]:
-    """The stages whose model is that folder, or comes of it."""
-    users: list[At] = []
+def uses(found: Edges, origin: edges.Path | Pin) -> list[Use]:
+    """What the stages ask of a model that they start from, those too whose model comes of it."""
+    asked: dict[str, Use] = {}
     for name, at in found.at.items():  # what feeds a stage comes before it
-        model = found.inputs[name].get("model")
-        if model == origin or any(model == user.name for user in users):
-            users.append(at)
-    return users
+        model, kind = found.inputs[name].get("model"), of(at.cfg)
+        if model == origin or (isinstance(model, str) and model in asked):
+            first = model == origin
+            asked[name] = Use(at.key, first, kind.task(at.cfg), kind.learns_head(at.cfg), kind.row_length(at.cfg))
+    return list(asked.values())

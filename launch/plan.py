@@ -4,7 +4,7 @@ Reads the store, and writes there only how files looked that it has hashed. The 
 it has run: it is taken of its slice, its sources' content and its parents' fingerprints.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from fmtrain.redact import shown_in
 from fmtrain.schema import plugins
 from fmtrain.schema.load import identity
 from fmtrain.schema.training import Shape
+from launch.base import check_base
 from launch.code import code_hash
 from launch.edges import Pin
 from launch.graph import Folder, Graph, Node
@@ -60,7 +61,7 @@ def plan(graph: Graph, store: Store) -> list[Step]:
     steps: dict[str, Step] = {}
     for node in graph.nodes:
         parents = {role: _parent(origin, steps, store) for role, origin in node.parents.items()}
-        prints = {role: _identity(parent) for role, parent in parents.items()}
+        prints = {role: _identity(parent, node.counts.get(role)) for role, parent in parents.items()}
         node.plugins = _with_models(node, parents.values())
         payload = {
             "kind": node.kind.name,
@@ -80,6 +81,11 @@ def plan(graph: Graph, store: Store) -> list[Step]:
                 _check_pin(origin, steps, store)
     for step in steps.values():
         _check_agreement(step)
+    for pin, uses in graph.versions.items():
+        if (artifact := _pinned(pin, store)).manifest.kind in MODELS and (
+            said := check_base(pin.ref, artifact.path, uses)
+        ):
+            graph.notes.append(said)
     return list(steps.values())
 
 
@@ -123,11 +129,14 @@ def _pinned(pin: Pin, store: Store) -> Artifact:
         raise ConfigError(f"{pin.key}={e}") from None
 
 
-def _identity(parent: "Step | Artifact | Folder") -> str:
+def _identity(parent: "Step | Artifact | Folder", counts: Callable[[str], bool] | None) -> str:
+    """Of an artifact of which some files alone are read what these hold, as of a folder."""
     if isinstance(parent, Step):
         return parent.fingerprint
     if isinstance(parent, Artifact):
-        return parent.manifest.fingerprint
+        files = parent.manifest.files if counts else {}
+        known = sorted([name, file["bytes"], file["sha256"]] for name, file in files.items() if counts and counts(name))
+        return fingerprint(known) if counts else parent.manifest.fingerprint
     return fingerprint(sorted(s.identity for s in parent.files))
 
 

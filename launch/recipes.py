@@ -29,6 +29,7 @@ from fmtrain.kinds.base import Stage
 from fmtrain.schema.load import bare, hints_of
 from fmtrain.schema.options import OPTIONS, chooser, chosen
 from fmtrain.schema.sources import Data
+from fmtrain.schema.training import Model
 from launch.keys import GROUPS, nearest
 
 CONFIG_MODULE = "fmtrain.conf"
@@ -141,28 +142,48 @@ def _said_whole(said: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def followed(data: dict[str, Any], folder: Path | None) -> dict[str, Any]:
-    """`data` with what the documents call for in the place of `filter=auto`: the run's, or of a stage that has its own.
+    """`data` with what the documents call for in the place of `filter=auto`: the run's, or of a stage that has its own;
+    and with what the model calls for in the place of `tokenizer=auto`.
 
     Under an auto of the run's a stage with data of its own has it too. Else the stage takes the run's filter, as ever.
     """
+    if _is_auto(data["tokenizer"]):
+        data = data | {"tokenizer": _usual("tokenizer", _tokenizer(data), data["tokenizer"], folder)}
     everywhere, stages = _is_auto(data["filter"]), dict(data.get("stages") or {})
     for name, stage in stages.items():
         if isinstance(stage, dict) and "filter" in hints_of(chosen(Stage, stage)):
             source, own = stage.get("data"), stage.get("filter")
             if _is_auto(own) or (everywhere and source and not own):
-                stages[name] = {**stage, "filter": _usual(source or data["data"], own or {}, folder)}
-    return data | {"stages": stages} | ({"filter": _usual(data["data"], data["filter"], folder)} if everywhere else {})
+                stages[name] = {**stage, "filter": _usual("filter", _filter(source or data["data"]), own or {}, folder)}
+    return (
+        data
+        | {"stages": stages}
+        | ({"filter": _usual("filter", _filter(data["data"]), data["filter"], folder)} if everywhere else {})
+    )
 
 
 def _is_auto(given: Any) -> bool:
     return isinstance(given, dict) and given.get("name") == AUTO
 
 
-def _usual(source: Any, given: dict[str, Any], folder: Path | None) -> dict[str, Any]:
-    """The option that a source of documents calls for, with what is given beside its name."""
-    usual = typing.cast(type[Data], chosen(Data, source)).usual_filter
-    said = {key: value for key, value in given.items() if key != "name" and value is not None}
-    return _over(place("filter", usual, None, folder), said)
+def _usual(group: str, option: str, given: dict[str, Any], folder: Path | None) -> dict[str, Any]:
+    """The option that `auto` stands for, with what is given beside its name."""
+    found = place(group, option, None, folder)
+    known = hints_of(chosen(GROUPS[group], found))  # a recipe's vocab_size is for a tokenizer that is trained
+    said = {key: value for key, value in given.items() if key in known and key != "name" and value is not None}
+    return _over(found, said)
+
+
+def _filter(source: Any) -> str:
+    """The one that a source of documents calls for."""
+    return typing.cast(type[Data], chosen(Data, source)).usual_filter
+
+
+def _tokenizer(data: dict[str, Any]) -> str:
+    """The one that the model of the first training calls for: its own, where it is there already."""
+    stages = [stage for stage in (data.get("stages") or {}).values() if isinstance(stage, dict)]
+    first = next((stage for stage in stages if "model" in hints_of(chosen(Stage, stage))), {})
+    return "model" if typing.cast(type[Model], chosen(Model, first.get("model") or data["model"])).given else "bpe"
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from launch.plan import KEPT, Step, plan
 from launch.record import Run, new_run_id
 from launch.reproduce import Published
 from launch.status import store_at
+from launch.vocabulary import check_vocabulary
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ def planned(root: Root, source: Published | None = None) -> Planned:
     if source is not None:
         source.recognise(graph)
         source.check_pins(graph, store)
-    return Planned(root, store, graph, plan(graph, store))
+    steps = plan(graph, store)
+    check_vocabulary(steps)
+    return Planned(root, store, graph, steps)
 
 
 def begin(root: Root, overrides: list[str], config_dir: Path | None, source: Published | None = None) -> Begun:

@@ -19,7 +19,7 @@ from fmtrain.artifacts.storage import sha256_file
 from fmtrain.artifacts.worker import Progress, Result
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.kinds.tokenizer import TokenizerJob
-from fmtrain.schema.tokenizers import Existing
+from fmtrain.schema.tokenizers import Existing, OfModel
 
 __all__ = ["load", "measure", "run"]
 
@@ -27,8 +27,12 @@ __all__ = ["load", "measure", "run"]
 def run(stage: Stage) -> Result:
     """Train or copy, then measure on the held-out documents where there is a corpus."""
     config = stage.job_as(TokenizerJob).tokenizer
-    if isinstance(config, Existing):
-        counts = _take(config, stage.out)
+    if isinstance(config, OfModel):
+        counts = _take(stage.input("model"), stage.out)
+    elif isinstance(config, Existing):
+        if config.path is None:
+            raise ConfigError("tokenizer.path was not given; e.g. tokenizer=hf tokenizer.path=DIR")
+        counts = _take(Path(config.path).expanduser(), stage.out)
     else:
         assert isinstance(config, vocabulary.Trained), config
         counts = _train(stage, config)
@@ -53,10 +57,7 @@ def run(stage: Stage) -> Result:
     )
 
 
-def _take(config: Existing, out: Path) -> dict[str, Any]:
-    if config.path is None:
-        raise ConfigError("tokenizer.path was not given; e.g. tokenizer=hf tokenizer.path=DIR")
-    source = Path(config.path).expanduser()
+def _take(source: Path, out: Path) -> dict[str, Any]:
     added = folder.copy(source, out)
     return {"special_tokens": folder.roles(out), "chat_template_added": int(added)}
 

@@ -137,7 +137,11 @@ class Store:
         if not named:
             return {}
         have = {a.manifest.fingerprint for a in self.artifacts()}
-        return {role: p["ref"] for role, p in sorted(named.items()) if p["fingerprint"] not in have}
+        return {
+            role: p["ref"]
+            for role, p in sorted(named.items())
+            if p["fingerprint"] not in have and not self.has(p["ref"])
+        }
 
     def work(self, kind: str, fingerprint: str) -> Path | None:
         """This user's unfinished work of this identity, whatever run it belongs to.

@@ -48,6 +48,7 @@ class Role:
     folder: bool = False  # where no stage makes one, the Hugging Face folder of `model`
     agrees: tuple[str, ...] = ()  # roles of this stage that what is taken must have been made of too
     implied: bool = False  # where no stage makes one, one is added: see `Kind.implied`
+    counts: Callable[[str], bool] | None = None  # which files of what is taken alone are read: identity is theirs
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,10 @@ class Kind:
     def pinned(self, at: At, job: Any, sources: list[Source]) -> list[str]:
         """Overrides that say what names on a hub stood for when the run was planned."""
         return []
+
+    def learns_head(self, cfg: Any) -> bool:
+        """Whether it may draw the head that its model lacks, and learn it."""
+        return False
 
     def row_length(self, cfg: Any) -> int | None:
         """Tokens that its longest row may have, where a model's positions bound them."""

@@ -137,6 +137,9 @@ class Train(Kind):
     def task(self, cfg: TrainStage) -> str:
         return cfg.objective.task
 
+    def learns_head(self, cfg: TrainStage) -> bool:
+        return cfg.objective.blank
+
     def row_length(self, cfg: TrainStage) -> int:
         return cfg.sequence_length
 

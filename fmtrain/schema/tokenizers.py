@@ -52,4 +52,12 @@ class Existing(Tokenizer):
     path: str | None = file()
 
 
-options(Tokenizer, bpe=Bpe, unigram=Unigram, wordpiece=WordPiece, hf=Existing)
+@dataclass
+class OfModel(Tokenizer):
+    """That of the model that training starts from, as it is."""
+
+    name: str = "model"
+
+
+# auto: the model's where one is given, else bpe; whoever composes a configuration puts it in its place
+options(Tokenizer, auto=Bpe, model=OfModel, bpe=Bpe, unigram=Unigram, wordpiece=WordPiece, hf=Existing)

@@ -26,6 +26,7 @@ class Model:
     """A model to start from. What a plug-in draws at random is a class of its own, with a default `name`."""
 
     task: ClassVar[str] = "causal"  # of its head: causal or masked
+    given: ClassVar[bool] = False  # whether it is there already, with a tokenizer of its own
     pickle = False  # whether its weights may be pickled ones
 
     name: str = MISSING
@@ -89,6 +90,8 @@ class Bert(Model):
 class HuggingFace(Model):
     """A Hugging Face model with its own tokenizer, identified by its files' content: a folder on this machine, one on
     the hub, or a version in the store."""
+
+    given = True
 
     name: str = "hf"
     path: str = place(MISSING)  # DIR, OWNER/NAME[@REVISION] of the hub, NAME@vN of the store

@@ -154,7 +154,17 @@ def test_a_link_to_the_folder_is_the_folder(tmp_path: Path) -> None:
             ["stages.sft.sequence_length=9"],
             "sequence_length=9 .*=8",
         ),
-        ({"architectures": ["BertForMaskedLM"]}, [], "BertForMaskedLM"),
+        (
+            {"architectures": ["BertForMaskedLM"]},
+            [],
+            "stages.sft trains a causal .* is a BertForMaskedLM; give another",
+        ),
+        ({"architectures": ["BertModel"], "model_type": "bert"}, [], "is a BertModel; give another"),
+        (
+            {"architectures": ["LlamaModel"], "tie_word_embeddings": False},
+            [],
+            "without a language model's head; give one",
+        ),
     ],
 )
 def test_what_the_model_has_not_is_told_when_planning(

@@ -43,8 +43,8 @@ def test_every_option_composes_and_passes_its_schema(group: str, option: str) ->
     overrides = [f"{slot}={option}"]
     if option == "hub":
         overrides += ["data.path=/nowhere"]
-    elif (group, option) == ("model", "hf"):
-        overrides += HF
+    elif (group, option) in (("model", "hf"), ("tokenizer", "model")):
+        overrides += [word for word in ("model=hf", *HF) if word not in overrides]
     needed = {"pretrain": "steps=30", "masked": "steps=30", "dpo": "max_rows=400"}
     if group == "stage" and option in needed:
         overrides.append(f"stages.another.{needed[option]}")

@@ -12,7 +12,16 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from fmtrain.artifacts.storage import list_files
 from fmtrain.errors import ConfigError, InputError
-from fmtrain.models import MODELS, build_model, check_fits, load_model, load_tokenizer, save_model
+from fmtrain.models import (
+    MODELS,
+    build_model,
+    check_fits,
+    headless,
+    load_body,
+    load_model,
+    load_tokenizer,
+    save_model,
+)
 from fmtrain.schema import plugins
 from fmtrain.schema.options import OPTIONS
 from fmtrain.schema.training import Bert, HuggingFace, Llama, Model
@@ -146,6 +155,50 @@ def test_a_missing_weight_is_never_filled_in(tmp_path: Path, tokenizer: PreTrain
     save_model(model, tokenizer, tmp_path, weights)
     with pytest.raises(InputError, match=r"lacks 1 weights .*model\.layers\.1\.mlp\.up_proj\.weight first"):
         load_model(tmp_path, "causal")
+
+
+def test_a_head_that_a_folder_lacks_is_drawn_from_the_seed_alone(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    whole = tiny_bert(tokenizer)
+    whole.base_model.save_pretrained(tmp_path / "body")
+    assert headless(tmp_path / "body") == "BertModel"
+    with pytest.raises(InputError, match="it holds another architecture, or was saved in part"):
+        load_model(tmp_path / "body", "masked")
+    torch.manual_seed(7)
+    one, drawn = load_body(tmp_path / "body", "masked", tokenizer, 1)
+    torch.manual_seed(8)
+    two, _ = load_body(tmp_path / "body", "masked", tokenizer, 1)
+    three, _ = load_body(tmp_path / "body", "masked", tokenizer, 2)
+    assert drawn and all(name.startswith("cls.") for name in drawn)
+    weights = [model.state_dict() for model in (one, two, three)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert any(not torch.equal(weights[0][name], weights[2][name]) for name in drawn)
+    body = whole.base_model.state_dict()
+    assert all(torch.equal(weights[0][f"bert.{name}"], value) for name, value in body.items())
+    save_model(whole, tokenizer, tmp_path / "whole")
+    assert headless(tmp_path / "whole") is None
+    lame = dict(body)
+    del lame["encoder.layer.0.output.dense.weight"]
+    whole.base_model.save_pretrained(tmp_path / "lame", state_dict=lame)
+    with pytest.raises(InputError, match="lacks .* weights"):
+        load_body(tmp_path / "lame", "masked", tokenizer, 1)
+
+
+def test_a_model_s_own_settings_of_generation_stay(tmp_path: Path, llama_folder: Path) -> None:
+    own = {
+        "eos_token_id": [9, 1, 7],
+        "do_sample": True,
+        "temperature": 0.6,
+        "top_p": 0.9,
+        "num_beams": 2,
+        "max_length": 99,
+    }
+    model, tokenizer = load_model(llama_folder, "causal"), load_tokenizer(llama_folder)
+    model.generation_config = GenerationConfig(**own)
+    save_model(model, tokenizer, tmp_path)
+    saved = json.loads((tmp_path / "generation_config.json").read_text())
+    assert {name: saved[name] for name in own} == own and saved["pad_token_id"] == tokenizer.pad_token_id
 
 
 def test_a_model_for_another_task(llama_folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -8,13 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from markdown_it import MarkdownIt
+from transformers import AutoModelForCausalLM
 
 from fmtrain.artifacts.manifest import Manifest
 from fmtrain.artifacts.stage import Stage
 from fmtrain.artifacts.storage import write_json
 from fmtrain.artifacts.store import Store
-from fmtrain.errors import InputError, StoreError
+from fmtrain.errors import ConfigError, InputError, StoreError
 from fmtrain.evaluate import records
 from fmtrain.evaluate.records import Estimate, Evaluation, ModelRecord, PreferenceScore, TextScore, Verdict
 from fmtrain.evaluate.scoring import score_text
@@ -162,3 +164,32 @@ def test_what_is_copied_is_what_the_manifest_records(model: Path, tmp_path: Path
     weights.write_bytes(data)
     with pytest.raises(StoreError, match="model.safetensors is not as its manifest records it"):
         run(stage_of(tmp_path, model=model))
+
+
+@pytest.mark.parametrize(("dtype", "shard_gb"), [("bf16", None), ("fp16", 0.00005), (None, 0.00005), ("fp32", None)])
+def test_the_type_and_the_files_that_the_stage_says(
+    model: Path, tmp_path: Path, dtype: str | None, shard_gb: float | None
+) -> None:
+    stage = stage_of(tmp_path, model=model)
+    stage.job["stage"] |= {"dtype": dtype, "shard_gb": shard_gb}
+    run(stage)
+    target = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, None: torch.float32}[dtype]
+    loaded = AutoModelForCausalLM.from_pretrained(stage.out)
+    assert loaded.dtype == target
+    exact = load_model(model, "causal").state_dict()
+    assert all(torch.equal(exact[name].to(target), value) for name, value in loaded.state_dict().items())
+    files = sorted(stage.out.glob("*.safetensors"))
+    assert (len(files) > 1) == (shard_gb is not None)
+    if dtype in (None, "fp32") and shard_gb is None:
+        assert files[0].read_bytes() == (model / "model.safetensors").read_bytes()
+
+
+def test_numbers_that_a_type_cannot_hold_are_refused(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    huge = tiny_llama(tokenizer)
+    huge.model.norm.weight.data.fill_(1e6)
+    save_model(huge, tokenizer, tmp_path / "huge")
+    stage = stage_of(tmp_path, model=tmp_path / "huge")
+    stage.job["stage"]["dtype"] = "fp16"
+    with pytest.raises(ConfigError, match="model.norm.weight holds 1e\\+06, which torch.float16 cannot hold"):
+        run(stage)
