@@ -12,8 +12,9 @@ class Document:
     """One document. `source` is what it is accounted under; `file` and `line` its place: where its
     record begins in the decompressed file, in bytes, or its row; unique in the file, 0 for a whole one.
 
-    `meta` holds what is known of it: url, date (seconds since 1970), license, language, score. `counts` holds what
-    rules did to it short of dropping it, e.g. {"pii.email": 2}: numbers that are added up over the corpus.
+    `meta` holds what is known of it: url, date (seconds since 1970), license, content_type (of its text as it was
+    read), language, score. `counts` holds what rules did to it short of dropping it, e.g. {"pii.email": 2}: numbers
+    that are added up over the corpus.
     """
 
     __slots__ = ("_split", "_text", "_words", "counts", "file", "group", "id", "line", "meta", "source")

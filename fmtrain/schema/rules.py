@@ -49,6 +49,8 @@ class Html(Rule):
     packages = ("trafilatura", "lxml")
     meta = ("title",)
 
+    # what is a page: auto by its content type, else by its text; always every document; never none
+    when: Annotated[str, Limits(choices=("auto", "always", "never"))] = "auto"
     favour: Annotated[str, Limits(choices=("precision", "recall", "balanced"))] = "precision"
     min_length: Count = 1  # of what was extracted
     deduplicate: bool = True  # repeated blocks inside one page
