@@ -79,7 +79,7 @@ KINDS = {
     "plain": (".txt", ".1", ".text"),
 }
 _PROSE = KINDS["Markdown"] + KINDS["reStructuredText"] + KINDS["XML"] + KINDS["templates"] + KINDS["plain"]
-_STATEMENT = re.compile(r"\{%.{1,200}?%\}|\{#|<%\w|<\?php", re.DOTALL)
+_STATEMENT = re.compile(r"\{%.{1,200}?%\}|\{#|<%\w|<\?(?!xml)\w", re.DOTALL)
 _FIELD = re.compile(r"\{\{.{1,200}?\}\}|\$\{?\w|@\w|<[?%]", re.DOTALL)
 PARTS = "ABCD"
 _SKIPPED = ("script", "style", "svg")

@@ -52,7 +52,7 @@ _FENCE = re.compile(r" {0,3}(```|~~~)")
 _TICKS = re.compile(r"(`{1,3})[^`\n]{1,300}\1")
 _FIELD = re.compile(r"\{\{[-#/>{]?\s*\w")
 _TAGS_A_FIELD = 20  # fewer: a template, for a page whose fields a script fills in has few of them
-_TEMPLATE = re.compile(r"\{%[-+]?\s*\w|<\?(?:php\b|=)|<%")
+_TEMPLATE = re.compile(r"\{%[-+]?\s*\w|<\?(?:=|(?!xml)\w)|<%")
 _SIGN = re.compile(
     r"^ {0,3}(?:#{1,6} \S|\|.*\|\s*$|\[[^\]\n]{1,100}\]:|\.\. |[=~^*-]{4,}\s*$|[-*+] |\d+\. |> )"  # Markdown, RST
     r"|\]\(|\*\*\w|::\s*$|^\s*(?://|#|\*)",  # the last are comments of code
@@ -66,8 +66,8 @@ _CODE = re.compile(
     r"|=\\[\"'&]|<\\/|[\"'`]</?[a-zA-Z]",
     re.MULTILINE,
 )
-_SOURCE_BEGINS = re.compile(  # Python; a title over or between lines of marks
-    r"(?:\"{3}|'{3}|import \w|from [\w.]+ import\b)|(?:([=*#~-])\1{2,}\n)?[^<\n]+\n([=*#~^-])\2{2,}\s"
+_SOURCE_BEGINS = re.compile(  # Python; a field of RST; a title over or between lines of marks
+    r"(?:\"{3}|'{3}|import \w|from [\w.]+ import\b|:[A-Z][\w-]*: \S)|(?:([=*#~-])\1{2,}\n)?[^<\n]+\n([=*#~^-])\2{2,}\s"
 )
 _CODE_BEGINS = re.compile(  # where the end is one of code too: a piece of a page may begin inside a script
     r"//|/\*|[\"']use strict|[!(+]*(?:async )?(?:function|import|export|const|let|var|class|package|using)\b"
