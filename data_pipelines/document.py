@@ -5,6 +5,7 @@ Knows nothing of files, rules or the form on disk. The words of a text are found
 
 from typing import Any
 
+from data_pipelines.prose import prose
 from data_pipelines.words import FAST, Splitter, Words
 
 
@@ -12,11 +13,12 @@ class Document:
     """One document. `source` is what it is accounted under; `file` and `line` its place: where its
     record begins in the decompressed file, in bytes, or its row; unique in the file, 0 for a whole one.
 
-    `meta` holds what is known of it: url, date (seconds since 1970), license, language, score. `counts` holds what
-    rules did to it short of dropping it, e.g. {"pii.email": 2}: numbers that are added up over the corpus.
+    `meta` holds what is known of it: url, date (seconds since 1970), license, content_type (of its text as it was
+    read), language, score. `counts` holds what rules did to it short of dropping it, e.g. {"pii.email": 2}: numbers
+    that are added up over the corpus.
     """
 
-    __slots__ = ("_split", "_text", "_words", "counts", "file", "group", "id", "line", "meta", "source")
+    __slots__ = ("_prose", "_split", "_text", "_words", "counts", "file", "group", "id", "line", "meta", "source")
 
     def __init__(
         self,
@@ -31,7 +33,7 @@ class Document:
         self.id, self.group, self.source, self.file, self.line = id, group or id, source or file, file, line
         self.meta: dict[str, Any] = meta if meta is not None else {}
         self.counts: dict[str, int] = {}
-        self._text, self._words = text, None  # type: str, Words | None
+        self._text, self._words, self._prose = text, None, None  # type: str, Words | None, Document | None
         self._split: Splitter = FAST
 
     @property
@@ -40,7 +42,19 @@ class Document:
 
     @text.setter
     def text(self, text: str) -> None:
-        self._text, self._words = text, None
+        self._text, self._words, self._prose = text, None, None
+
+    @property
+    def prose(self) -> "Document":
+        """Its paragraphs, one a line, to be judged in its place; made once for a text."""
+        if self._prose is None:
+            self._prose = Document(self.id, prose(self._text))
+            self._prose.split = self._split
+        return self._prose
+
+    def seen(self, view: str) -> "Document":
+        """What a rule of that view looks at; it changes nothing of it."""
+        return self.prose if view == "prose" else self
 
     @property
     def words(self) -> Words:
@@ -56,7 +70,7 @@ class Document:
     @split.setter
     def split(self, split: Splitter) -> None:
         if split is not self._split:
-            self._split, self._words = split, None
+            self._split, self._words, self._prose = split, None, None
 
     def count(self, what: str, n: int = 1) -> None:
         if n:

@@ -20,6 +20,7 @@ from data_pipelines.filters.html import Html
 from data_pipelines.filters.language import Language
 from data_pipelines.filters.length import Length
 from data_pipelines.filters.license import License
+from data_pipelines.filters.notices import Notices
 from data_pipelines.filters.pii import Pii
 from data_pipelines.filters.toxicity import Toxicity
 from data_pipelines.filters.unicode import Unicode
@@ -38,6 +39,7 @@ RULES: dict[str, Callable[[Any], Rule]] = {
     "gopher_repetition": GopherRepetition,
     "c4": C4,
     "fineweb": FineWeb,
+    "notices": Notices,
     "bad_words": BadWords,
     "toxicity": Toxicity,
     "classifier": Classifier,

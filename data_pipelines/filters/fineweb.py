@@ -20,7 +20,8 @@ class FineWeb:
         self.config = config
 
     def __call__(self, doc: Document) -> Drop | None:
-        config, text = self.config, doc.text
+        config, doc = self.config, doc.seen(self.config.view)
+        text = doc.text
         lines = [line for line in text.split("\n") if line and not line.isspace()]
         if not lines:
             return Drop("fineweb.empty", 0, 1)

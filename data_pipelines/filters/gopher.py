@@ -31,6 +31,7 @@ class GopherQuality:
         self.stop_words = np.array(sorted({word_hash(word) for word in config.stop_words}), np.uint64)
 
     def __call__(self, doc: Document) -> Drop | None:
+        doc = doc.seen(self.config.view)
         words, text = doc.words, doc.text
         if not len(words):
             return Drop("gopher_quality.too_few_words", 0, max(self.config.min_doc_words, 1))
@@ -101,6 +102,7 @@ class GopherRepetition:
         self.repeated = np.array(config.dup_n_grams, np.float64)
 
     def __call__(self, doc: Document) -> Drop | None:
+        doc = doc.seen(self.config.view)
         text = doc.text
         if not text:
             return Drop("gopher_repetition.empty", 0, 1)

@@ -17,28 +17,19 @@ from pathlib import Path
 from data_pipelines.document import Document
 from data_pipelines.filters.base import Drop
 from data_pipelines.filters.html_worker import READY, receive, send
+from data_pipelines.filters.markup import is_html, says_html
 from fmtrain.schema import rules
 
 WORKER = Path(__file__).with_name("html_worker.py")
 _TITLE = re.compile(r"<title(?:\s[^>]{0,200})?>([^<]{1,1000})", re.IGNORECASE)
-_HEAD = 4096  # characters in which a page shows that it is one
-_PAGE = re.compile(r"<(?:!doctype\s+html|html)\b[^<>]*>", re.IGNORECASE)
-_TAG = re.compile(
-    r"</?(?:a|article|aside|b|blockquote|body|br|center|dd|dl|dt|div|em|figure|font|footer|form|h[1-6]|head|header|hr|"
-    r"html|i|iframe|img|li|link|main|meta|nav|ol|p|pre|script|section|span|strong|style|svg|table|td|th|title|tr|ul)"
-    r"(?:\s+[a-z_:@][\w:.\-]*(?:\s*=\s*(?:\"[^\"<>]*\"|'[^'<>]*'|[^\s\"'<>]+))?)*\s*/?>",  # attributes
-    re.IGNORECASE,
-)
-_BEGIN = re.compile(r"<!--|<\?xml\b|<!doctype\b", re.IGNORECASE)
-_CHARACTERS_A_TAG = 200  # so many or fewer: a fragment that begins with text
 _TITLE_WITHIN = 100_000  # characters from the page's start
 
 
 class Html:
     """Puts the page's main text in the place of its HTML and its title in meta; drops pages without text.
 
-    A document that is no page and no fragment of one is text already, and is left as it is: `List<String>` and
-    `<joe@example.com>` are no markup.
+    A document that is no page and no fragment of one is text already, and is left as it is: Markdown with a table of
+    HTML, XML, a template, source code. `when=auto` believes a content type, else judges by the text.
     """
 
     def __init__(self, config: rules.Html) -> None:
@@ -49,7 +40,7 @@ class Html:
         page = doc.text
         if not page.strip():
             return Drop("html.empty")
-        if not is_markup(page):
+        if not self._is_page(doc):
             doc.count("html.no_markup")
             return None  # text already: there is nothing to extract it from
         try:
@@ -65,7 +56,16 @@ class Html:
         if title := title_of(page):
             doc.meta.setdefault("title", title)
         doc.text = text
+        doc.meta.pop("content_type", None)  # that of the page
         return None
+
+    def _is_page(self, doc: Document) -> bool:
+        if self.config.when != "auto":
+            return self.config.when == "always"
+        said = says_html(str(doc.meta.get("content_type") or ""))
+        if said:
+            return "<" in doc.text  # plain text, which many a server calls HTML, has nothing to extract
+        return is_html(doc.text) if said is None else False
 
     def _extract(self, page: str) -> str:
         """The page's text, empty where trafilatura finds none."""
@@ -107,18 +107,6 @@ def _stop(child: "subprocess.Popen[bytes]") -> None:
         if stream is not None:
             with contextlib.suppress(BrokenPipeError):
                 stream.close()
-
-
-def is_markup(text: str) -> bool:
-    """Whether a text is a page of HTML, or a fragment of one: prose that names a tag or two is none."""
-    if "<" not in text:
-        return False
-    head = text[:_HEAD].lstrip("\ufeff \t\r\n")
-    if _BEGIN.match(head) or _TAG.match(head):
-        return True
-    if _PAGE.search(head) and text.find("</") >= 0:
-        return True
-    return sum(1 for _ in _TAG.finditer(text)) * _CHARACTERS_A_TAG >= len(text)
 
 
 def title_of(page: str) -> str:

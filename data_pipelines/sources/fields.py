@@ -1,7 +1,8 @@
 """One decoded row to a document: which key holds what, and of which type it must be.
 
-Without a text or with an id of another type a row is a fault. What else is known of it (address, date, licence, source)
-is optional: a value that cannot be used is left out and counted under `unreadable.FIELD`, since the text is good.
+Without a text or with an id of another type a row is a fault. What else is known of it (address, date, licence, content
+type, source) is optional: a value that cannot be used is left out and counted under `unreadable.FIELD`, since the text
+is good.
 """
 
 import datetime
@@ -33,6 +34,7 @@ class Fields:
             ("url", key(data.url_key), _text),
             ("date", key(data.date_key), seconds),
             ("license", key(data.license_key), _text),
+            ("content_type", key(data.content_type_key), _text),
         ]
 
     def json(self, line: int, offset: int, content: bytes) -> Document | Fault:

@@ -95,7 +95,8 @@ def _text(data: Local, unit: Unit, file: Input, packing: str) -> Iterator[Docume
     except UnicodeDecodeError as e:
         yield Fault(name, 0, 0, "not_utf8", f"byte {e.start}: {e.reason}", b"".join(parts)[:RAW_BYTES])
     else:
-        yield Document(name, text, source=source_of(name), file=name)
+        meta = {"content_type": "text/markdown"} if form(name, unit.source.path)[0] == ".md" else {}
+        yield Document(name, text, source=source_of(name), file=name, meta=meta)
 
 
 def _warc(data: Local, unit: Unit, file: Input, packing: str) -> Iterator[Document | Fault]:

@@ -63,7 +63,8 @@ def record(
 
 def _columns(table: Any, data: Keys) -> tuple[list[str], dict[str, Any]]:
     """The columns to read, and what stands for those that hold no single value: one row of a list may be endless."""
-    wanted = {data.text_key, data.id_key, data.url_key, data.date_key, data.license_key, data.source_key}
+    keys = (data.url_key, data.date_key, data.license_key, data.content_type_key, data.source_key)
+    wanted = {data.text_key, data.id_key, *keys}
     leaves = [table.schema.column(n) for n in range(len(table.schema))]
     single = [leaf.path for leaf in leaves if leaf.path in wanted and not leaf.max_repetition_level]
     nested: dict[str, Any] = {

@@ -144,7 +144,7 @@ def _page(offset: int, raw: bytes, name: str, limit: int) -> Document | Fault | 
         return Fault(name, 0, offset, "record_too_long", detail, raw[:RAW_BYTES])
     given = {key: (record.rec_headers.get_header(key) or "").strip("<> ") for key in
              ("WARC-Record-ID", "WARC-Target-URI", "WARC-Date")}  # fmt: skip
-    known = {"url": given["WARC-Target-URI"], "date": seconds(given["WARC-Date"])}
+    known = {"url": given["WARC-Target-URI"], "date": seconds(given["WARC-Date"]), "content_type": kind.strip()}
     charset = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", parameters)
     text, id = decode(content, charset[1] if charset else ""), given["WARC-Record-ID"].removeprefix("urn:uuid:")
     return Document(

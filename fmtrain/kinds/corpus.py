@@ -53,7 +53,7 @@ class CorpusJob:
 
 
 class Corpus(Kind):
-    name, config, makes, revision = "corpus", CorpusStage, "corpus", 7
+    name, config, makes, revision = "corpus", CorpusStage, "corpus", 8
     worker, code = "data_pipelines", ("data_pipelines.stages.corpus",)
     pool, seconds, per_mb = True, 2.0, 0.8
 

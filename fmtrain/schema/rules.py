@@ -22,7 +22,28 @@ from fmtrain.schema.limits import AboveZero, Count, Limits, NotNegative, Positiv
 from fmtrain.schema.options import options
 
 PII_KINDS = ("email", "ip", "phone", "card", "iban", "api_key", "private_key")
+_View = Annotated[str, Limits(choices=("text", "prose"))]
 _KeepOrDrop = Annotated[str, Limits(choices=("keep", "drop"))]
+
+
+_NOTICES = (
+    *(
+        "cookie",
+        "accept all",
+        "by continuing",
+        "privacy policy",
+        "terms of use",
+        "terms of service",
+        "terms and conditions",
+    ),
+    *("log in", "login", "log-in", "logged in", "sign in", "sign-in", "signed in", "sign up", "register now"),
+    *("password", "username", "user name", "email address", "e-mail address", "create an account", "your account"),
+    *("page not found", "page you", "could not be found", "cannot be found", "can't be found", "no longer available"),
+    *("page does not exist", "404", "403", "access denied", "forbidden", "permission to access", "no results"),
+    *("an error occurred", "error occurred", "something went wrong", "try again", "please contact", "contact us"),
+    *("enable javascript", "javascript is", "your browser", "captcha", "a robot", "subscribe", "newsletter"),
+    *("all rights reserved", "copyright ©", "copyright (c)", "©", "powered by", "skip to", "back to top", "follow us"),
+)
 
 
 class Rule:
@@ -49,6 +70,8 @@ class Html(Rule):
     packages = ("trafilatura", "lxml")
     meta = ("title",)
 
+    # what is a page: auto by its content type, else by its text; always every document; never none
+    when: Annotated[str, Limits(choices=("auto", "always", "never"))] = "auto"
     favour: Annotated[str, Limits(choices=("precision", "recall", "balanced"))] = "precision"
     min_length: Count = 1  # of what was extracted
     deduplicate: bool = True  # repeated blocks inside one page
@@ -115,6 +138,7 @@ class Language(Rule):
 class GopherQuality(Rule):
     """Gopher's quality rules (Rae et al. 2021, appendix A1.1)."""
 
+    view: _View = "text"  # prose: paragraphs without code, tables, addresses and marks of Markdown and RST
     min_doc_words: Count = 50
     max_doc_words: Positive = 100_000
     min_avg_word_length: NotNegative = 3.0
@@ -142,6 +166,7 @@ class GopherQuality(Rule):
 class GopherRepetition(Rule):
     """Gopher's repetition rules (Rae et al. 2021, table A1)."""
 
+    view: _View = "text"  # prose: as in gopher_quality
     dup_line_frac: Share = 0.3
     dup_para_frac: Share = 0.3
     dup_line_char_frac: Share = 0.2
@@ -174,12 +199,21 @@ class C4(Rule):
 class FineWeb(Rule):
     """FineWeb's own rules (Penedo et al. 2024, section 3.6)."""
 
+    view: _View = "text"  # prose: as in gopher_quality; a line is a paragraph there
     line_punct_thr: Share = 0.12
     line_punct_exclude_zero: bool = False
     short_line_thr: Share = 0.67
     short_line_length: Count = 30
     char_duplicates_ratio: Share = 0.01
     new_line_ratio: NotNegative = 0.3
+
+
+@dataclass
+class Notices(Rule):
+    """Documents that are a site's notices: words in sentences with one of `phrases`, in any case, are most of them."""
+
+    phrases: list[str] = items(*_NOTICES)
+    max_share: Share = 0.4
 
 
 @dataclass
@@ -312,6 +346,7 @@ class Filter:
     gopher_repetition: GopherRepetition = field(default_factory=GopherRepetition)
     c4: C4 = field(default_factory=C4)
     fineweb: FineWeb = field(default_factory=FineWeb)
+    notices: Notices = field(default_factory=Notices)
     bad_words: BadWords = field(default_factory=BadWords)
     toxicity: Toxicity = field(default_factory=Toxicity)
     classifier: Classifier = field(default_factory=Classifier)
@@ -348,4 +383,4 @@ def _among(word: str, known: Collection[str]) -> str:
 
 
 # auto: that of the data, `usual_filter`; whoever composes a configuration puts it in its place
-options(Filter, **dict.fromkeys(("auto", "none", "code", "gopher", "c4", "fineweb"), Filter))
+options(Filter, **dict.fromkeys(("auto", "none", "code", "gopher", "docs", "c4", "fineweb"), Filter))

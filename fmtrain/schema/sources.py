@@ -40,6 +40,7 @@ class Keys(Data):
     url_key: str = "url"
     date_key: str = "date"  # ISO 8601 or seconds since 1970
     license_key: str = "license"
+    content_type_key: str = "content_type"  # text/html, text/markdown ...: what filter.html.when=auto goes by
     source_key: str = "source"  # a row's source; without one the name of its file
     max_line_mb: Annotated[int, Limits(least=1, greatest=100000)] = 64  # a longer line is no record
 

@@ -31,7 +31,8 @@ def reason(theirs: str) -> str:
 
 
 def peer(config: rules.FineWeb) -> FineWebQualityFilter:
-    return FineWebQualityFilter(**dataclasses.asdict(config), language=FAST)
+    limits = {name: value for name, value in dataclasses.asdict(config).items() if name != "view"}
+    return FineWebQualityFilter(**limits, language=FAST)
 
 
 @pytest.mark.parametrize(

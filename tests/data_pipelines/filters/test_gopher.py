@@ -48,11 +48,12 @@ def repetition_reason(theirs: str) -> str:
 
 
 def quality_peer(config: rules.GopherQuality) -> GopherQualityFilter:
-    return GopherQualityFilter(**dataclasses.asdict(config), language=FAST)
+    limits = {name: value for name, value in dataclasses.asdict(config).items() if name != "view"}
+    return GopherQualityFilter(**limits, language=FAST)
 
 
 def repetition_peer(config: rules.GopherRepetition) -> GopherRepetitionFilter:
-    limits = dataclasses.asdict(config)
+    limits = {name: value for name, value in dataclasses.asdict(config).items() if name != "view"}
     top, repeated = limits.pop("top_n_grams"), limits.pop("dup_n_grams")
     return GopherRepetitionFilter(
         **limits,
@@ -160,7 +161,7 @@ def limits(default: Any) -> st.SearchStrategy[Any]:
         if isinstance(value, list):
             if value and isinstance(value[0], float):
                 fields[f.name] = st.sampled_from([value, [v / 4 for v in value], value[:1], [2.0 for _ in value]])
-        else:
+        elif not isinstance(value, str):
             fields[f.name] = st.sampled_from([value, type(value)(value / 10), type(value)(0), type(value)(value * 3)])
     return st.builds(type(default), **fields)
 

@@ -12,7 +12,7 @@ from fmtrain.schema.rules import Filter
 from tests.conftest import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "corpus" / "rules-heuristic.md"
-ROOMS = ("gopher", "c4", "fineweb", "length", "code")
+ROOMS = ("gopher", "c4", "fineweb", "notices", "length", "code")
 
 
 def drop(rule: str, text: str, **settings: Any) -> Drop | None:

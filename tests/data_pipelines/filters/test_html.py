@@ -8,7 +8,7 @@ import pytest
 
 from data_pipelines.document import Document
 from data_pipelines.filters import html as module
-from data_pipelines.filters.html import Html, is_markup, title_of
+from data_pipelines.filters.html import Html, title_of
 from fmtrain.schema import rules
 
 PROSE = "The committee met on Tuesday to discuss the harbour, and its members agreed that the old wall must be mended. "
@@ -53,20 +53,39 @@ def test_text_is_left_as_it_is(html: Html, text: str) -> None:
     assert html(doc) is None and doc.text == text and doc.counts == {"html.no_markup": 1}
 
 
-def test_what_is_html() -> None:
-    begin = (
-        "\ufeff\n<!-- saved --><p>",
-        "<div class='a' hidden>",
-        "<?xml version='1.0'?>",
-        "<P ALIGN=left>",
-        "x\n" + PAGE,
-    )
-    for page in (PAGE, *(part + PROSE for part in begin), f"Hello<br/>{PROSE[:80]}<b>you</b>"):
-        assert is_markup(page), page
+def test_when(html: Html) -> None:
+    note = "# Notes\n\n<!-- toc -->\n\nSee <br> the *wall*.\n"
+    for when, text, touched in [
+        ("never", PAGE, False),
+        ("auto", PAGE, True),
+        ("auto", note, False),
+        ("always", note, True),
+    ]:
+        doc = Document("a", text)
+        dropped = Html(rules.Html(when=when))(doc)
+        assert (dropped is not None or doc.text != text) == touched, (when, text)
 
 
-def test_real_pages_are_html(shared_data: Path) -> None:
-    assert all(map(is_markup, pages(shared_data)))
+@pytest.mark.parametrize(
+    ("kind", "text", "touched"),
+    [
+        ("text/html; charset=utf-8", f"# A title\n\n{PROSE * 5}<br>", True),
+        ("application/xhtml+xml", PAGE, True),
+        ("TEXT/HTML", PROSE, False),  # what has no markup has nothing to extract
+        ("text/plain", PAGE, False),
+        ("text/markdown", PAGE, False),
+        ("application/xml", PAGE, False),
+        ("application/rss+xml", PAGE, False),
+        ("application/octet-stream", PAGE, True),
+        ("article", PAGE, True),
+        ("", PAGE, True),
+    ],
+)
+def test_a_content_type_is_believed(html: Html, kind: str, text: str, touched: bool) -> None:
+    doc = Document("a", text, meta={"content_type": kind})
+    dropped = html(doc)
+    assert (dropped is not None or doc.text != text) == touched
+    assert ("content_type" in doc.meta) == (doc.text == text), "the text that was extracted is no page"
 
 
 def test_as_datatrove_extracts(shared_data: Path) -> None:

@@ -140,6 +140,24 @@ def test_keys_nested_keys_and_what_is_known(tmp_path: Path) -> None:
     assert isinstance(f, Fault) and f.reason == "no_text" and "body.text" in f.detail
 
 
+def test_a_content_type_goes_with_a_row_and_with_markdown(tmp_path: Path) -> None:
+    rows = [{"text": "a", "content_type": "text/html"}, {"text": "b", "content_type": 3}, {"text": "c"}]
+    content = b"".join(json.dumps(r).encode() + b"\n" for r in rows)
+    a, b, c = (d for d in read(Local(), source(tmp_path / "a.jsonl", content)) if isinstance(d, Document))
+    assert (a.meta, b.meta, c.meta) == ({"content_type": "text/html"}, {}, {})
+    assert b.counts == {"unreadable.content_type": 1}
+    (own,) = read(Local(content_type_key="mime"), source(tmp_path / "b.jsonl", b'{"text": "a", "mime": "text/x-rst"}'))
+    assert isinstance(own, Document) and own.meta == {"content_type": "text/x-rst"}
+    for name, meta in {
+        "a.md": {"content_type": "text/markdown"},
+        "a.md.gz": {"content_type": "text/markdown"},
+        "a.txt": {},
+    }.items():
+        data = gzip.compress(b"# a") if name.endswith(".gz") else b"# a"
+        (one,) = read(Local(), source(tmp_path / name, data))
+        assert isinstance(one, Document) and one.meta == meta
+
+
 @pytest.mark.parametrize("suffix", PACK)
 @pytest.mark.parametrize("stride", [1, 3])
 def test_several_tasks_read_a_file_together(tmp_path: Path, suffix: str, stride: int) -> None:

@@ -69,6 +69,9 @@ def test_pages_of_a_crawl(tmp_path: Path, suffix: str, stride: int) -> None:
     assert [p.text for p in pages] == ["<p>a", "<p>ä", "plain", "<p>packed", "<p>chun", "<p>r"]
     assert [p.meta["url"] for p in pages] == [f"https://x.org/{n}" for n in (0, 2, 4, 5, 6, 7)]
     assert all(p.meta["date"] == 1_706_745_600 and len(p.id) == 36 and p.source == "c" for p in pages)
+    assert [p.meta["content_type"] for p in pages] == [
+        "text/plain" if n == 4 else "text/html" for n in (0, 2, 4, 5, 6, 7)
+    ]
 
 
 def test_a_record_without_id_and_a_sign_of_life_for_each(tmp_path: Path) -> None:
