@@ -105,6 +105,7 @@ def place(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [line.strip().replace("...", f"text {n}") for n, line in enumerate(BLOCKS) if line.startswith('    {"')]
     files = {
         "corpus/a.jsonl.gz": gzip.compress(b'{"text": "Prose."}\n'),
+        "tinyshakespeare.txt": b"First Citizen:\nSpeak.\n\n",
         "crawl/a.warc.gz": gzip.compress(warc),
         "rows.jsonl": "\n".join(rows * 2).encode(),
         "gsm8k.jsonl.gz": gzip.compress(b'{"question": "1+1?", "answer": "2"}\n{"question": "2+2?", "answer": "4"}\n'),

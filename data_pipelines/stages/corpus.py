@@ -29,10 +29,11 @@ from data_pipelines.lines import merge_sorted
 from data_pipelines.parts import STEP, Parts
 from data_pipelines.read import BRIEF, NAMED, SHOWN, ReadItem, bad, place_of, read_task, too_many
 from data_pipelines.schedule import Scheduler, parts_key
-from data_pipelines.sources import READERS, deal, estimate
+from data_pipelines.sources import READERS, deal
 from data_pipelines.words import version
 from data_pipelines.write import Survey
 from fmtrain import redact
+from fmtrain.artifacts import estimate
 from fmtrain.artifacts.remote import is_url, plain
 from fmtrain.artifacts.sources import BESIDE
 from fmtrain.artifacts.stage import Source, Stage
@@ -44,8 +45,10 @@ from fmtrain.schema import plugins
 from fmtrain.schema.fields import referenced
 from fmtrain.schema.load import dump, identity, load
 from fmtrain.schema.plugins import Plugin
+from fmtrain.schema.sources import Local
 
 MB = 1_000_000
+_GONE = 0.01  # share of the text read from which a source that is gone whole is worth a warning
 
 
 def run(stage: Stage) -> Result:
@@ -112,7 +115,7 @@ def _read(
     job = replace(job, filter=evaluation_sets.fetch(job.filter, scheduler.parts / "sets", job.key("filter")))
     files = {s.name: n for n, s in enumerate(sorted(inputs, key=lambda s: s.name))}
     expected = len(inputs) if job.data.name == "stdlib" else None
-    if job.data.name == "local":
+    if isinstance(job.data, Local) and job.data.split == "none":
         expected = estimate.records(inputs)
     items = [ReadItem(job, units, files, expected) for units in deal(job.data, inputs, tasks)]
     items += [ReadItem(job, [], files, None, tuple(earlier[n::tasks])) for n in range(min(tasks, len(earlier)))]
@@ -183,6 +186,8 @@ def _check_sides(account: Account, found: Survey, job: CorpusJob) -> None:
     dropped = ", ".join(f"{reason} {n}" for reason, n in reasons) or "nothing"
     rules, key = ", ".join(job.filter.rules), job.key("filter")
     mend = "Give more documents"
+    if isinstance(job.data, Local) and job.data.split == "none" and account.documents < job.data.heldout_modulus:
+        mend = f"Give more documents, or cut these into more: {job.key('data')}.split=paragraphs"
     mend += f", or rules that fit them ({key}.rules=[{rules}] now; [] keeps all)" if rules else ""
     if job.data.heldout_modulus:
         raise InputError(
@@ -216,6 +221,11 @@ def _alarms(account: Account, job: CorpusJob, copies: Copies) -> list[str]:
             f"dedup.alarm_cluster={job.dedup.alarm_cluster}: look at them with `fmtrain corpus sample --rule dedup`"
         )
     for name, source in sorted(account.sources.items()):
+        if (read := source.bytes / max(account.bytes, 1)) >= _GONE and not source.kept:
+            found.append(
+                f"nothing of the source {name} is left, {read:.0%} of the text that was read ({source.documents} "
+                "documents): see `fmtrain corpus sample`"
+            )
         share = source.copies / max(source.documents, 1)
         if share > job.dedup.alarm_source_share and source.copies > 1:
             found.append(

@@ -1,9 +1,11 @@
 """Config of where documents and rows come from."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from fmtrain.schema.fields import MISSING, items, outside
+from fmtrain.schema import splits
+from fmtrain.schema.fields import MISSING, items, later, outside
 from fmtrain.schema.limits import Count, Limits, Share
 from fmtrain.schema.options import options
 
@@ -52,6 +54,9 @@ class Local(Keys):
 
     name: str = "local"
     files: list[str] = outside([])
+    # what of a text, a line of JSON or a row of Parquet is a document: none is all of it, paragraphs[:N] are joined up
+    # to N characters (2,000), lines:N, chars:N at white space, regex:PATTERN where a line matches
+    split: Annotated[str, splits.LIMITS] = later("none")
 
 
 @dataclass
@@ -82,3 +87,11 @@ class Rows(Data):
 
 
 options(Data, stdlib=Stdlib, local=Local, hub=Hub, rows=Rows)
+
+
+def is_heldout(group: str, modulus: int) -> bool:
+    """Whether a document is set apart for evaluation: by its group alone, so before any filter has looked at it.
+
+    A modulus of 0 sets none apart.
+    """
+    return modulus > 0 and int.from_bytes(hashlib.sha256(group.encode()).digest(), "big") % modulus == 0
