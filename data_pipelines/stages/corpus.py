@@ -25,6 +25,7 @@ from data_pipelines.account import Account, account_from, total
 from data_pipelines.corpus_reader import SPLITS, shards
 from data_pipelines.dedup import Result as Copies
 from data_pipelines.dedup import deduplicate, spans
+from data_pipelines.filters.datatrove_block import DatatroveBlock
 from data_pipelines.lines import merge_sorted
 from data_pipelines.parts import STEP, Parts
 from data_pipelines.read import BRIEF, NAMED, SHOWN, ReadItem, bad, place_of, read_task, too_many
@@ -41,7 +42,7 @@ from fmtrain.artifacts.storage import read_json, write_json
 from fmtrain.artifacts.worker import Result, announce, tell
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.kinds.corpus import CorpusJob
-from fmtrain.schema import plugins
+from fmtrain.schema import blocks, plugins
 from fmtrain.schema.fields import referenced
 from fmtrain.schema.load import dump, identity, load
 from fmtrain.schema.plugins import Plugin
@@ -95,6 +96,8 @@ def _check(stage: Stage, job: CorpusJob) -> int:
         raise ConfigError(f"data.name: {job.data.name!r} holds no documents; give one of {', '.join(sorted(READERS))}")
     if not stage.sources:
         raise InputError("the corpus has no input file; give some with data.files=[PATH,..], or data=stdlib")
+    for block in blocks.chosen(job.filter.rules):  # made here once, so that what one lacks is said before any is read
+        DatatroveBlock(block, job.filter.datatrove.get(block, {}), job.key("filter"))
     return max(1, int(stage.resources.get("tasks", 1)))
 
 

@@ -99,6 +99,8 @@ def bare(hint: Any) -> Any:
 def _value(hint: Any, data: Any, path: str, default: Any = None) -> Any:
     """`data` as `hint` says, checked; `default` is a value that a message may give as an example."""
     origin = typing.get_origin(hint)
+    if hint is Any:  # as it is: what it may be, whoever reads it says
+        return data
     if origin is typing.Annotated:
         return _limited(hint, data, path, default)
     if origin in (typing.Union, types.UnionType):

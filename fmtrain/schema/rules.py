@@ -12,11 +12,11 @@ import difflib
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from fmtrain.errors import ConfigError
-from fmtrain.schema import evaluation_sets
-from fmtrain.schema.fields import MISSING, data_sets, file, files, items, outside
+from fmtrain.schema import blocks, evaluation_sets
+from fmtrain.schema.fields import MISSING, data_sets, file, files, items, later, outside
 from fmtrain.schema.languages import LABELS
 from fmtrain.schema.limits import AboveZero, Count, Limits, NotNegative, Positive, Share, check_ranges
 from fmtrain.schema.options import options
@@ -336,23 +336,26 @@ class Filter:
     license: License = field(default_factory=License)
     decontaminate: Decontaminate = field(default_factory=Decontaminate)
     pii: Pii = field(default_factory=Pii)
+    # of datatrove's own blocks (rules: datatrove:NAME), by the block's name and the argument's
+    datatrove: dict[str, dict[str, Any]] = later({})
 
     def known(self) -> list[str]:
         """The names of all rules, those of plug-ins too."""
         return [f.name for f in fields(self) if is_dataclass(f.type)]
 
     def applied(self) -> list[tuple[str, Rule]]:
-        """The chosen rules with their settings, in order, without plug-ins' of which nothing is asked."""
-        found = ((name, getattr(self, name)) for name in self.rules)
+        """The chosen rules with their settings, in order, without those of others of which nothing is asked."""
+        found = ((name, getattr(self, name, None)) for name in self.rules)
         return [(name, settings) for name, settings in found if isinstance(settings, Rule)]
 
     def check(self, key: str) -> None:
         """ConfigError for the first contradiction; it stands at `key`: filter, stages.NAME.filter."""
         for rule in self.rules:
-            if rule not in self.known():
+            if rule not in self.known() and not rule.startswith(blocks.PREFIX):
                 raise ConfigError(f"{key}.rules: there is no rule {rule!r}; {_among(rule, self.known())}")
         if len(set(self.rules)) < len(self.rules):
             raise ConfigError(f"{key}.rules=[{','.join(self.rules)}]: a rule stands twice; name each once")
+        blocks.check(self.rules, self.datatrove, key)
         for name, settings in self.applied():
             settings.check(f"{key}.{name}", self)
         if self.words != "fast" and not self.words.startswith("spacy-"):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from data_pipelines.document import Document
 from data_pipelines.filters.base import Drop
 from data_pipelines.filters.fineweb import FineWeb
-from data_pipelines.words import FAST
 from fmtrain.schema import rules
+from tests.data_pipelines.datatrove_words import OUR_WORDS
 from tests.data_pipelines.filters.peer import agree, made_texts, real_texts
 
 REASONS = {
@@ -31,7 +31,7 @@ def reason(theirs: str) -> str:
 
 
 def peer(config: rules.FineWeb) -> FineWebQualityFilter:
-    return FineWebQualityFilter(**dataclasses.asdict(config), language=FAST)
+    return FineWebQualityFilter(**dataclasses.asdict(config), language=OUR_WORDS)
 
 
 @pytest.mark.parametrize(
