@@ -35,7 +35,7 @@ SPELT = {  # what stands for something else, by all that it may stand for; --jso
     "fmtrain status [RUN]": ["fmtrain status --json", "fmtrain status $RUN"],
     "fmtrain logs [RUN [STAGE]] -f": ["fmtrain logs -f", "fmtrain logs $RUN -f", "fmtrain logs $RUN sft -f"],
     "fmtrain verify [NAME | --all]": ["fmtrain verify --json", "fmtrain verify sft", "fmtrain verify --all"],
-    "fmtrain corpus why ID": ["fmtrain corpus why $ID"],
+    "fmtrain corpus why ID|URL": ["fmtrain corpus why $ID", "fmtrain corpus why --json https://example.org/"],
     "fmtrain corpus sample --rule gopher_quality": ["fmtrain corpus sample --rule code", "fmtrain corpus sample"],
 }
 INSTEAD = {  # command -> what is run, why

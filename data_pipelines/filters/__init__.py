@@ -67,7 +67,8 @@ class Chain:
         self.levels = [account.level(name) for name, _ in self.rules]
 
     def __call__(self, doc: Document, size: int) -> Drop | None:
-        """Why the document goes, or None; `size` is its text's bytes. Its text may be another afterwards."""
+        """Why the document goes, or None; `size` is its text's bytes. Afterwards its text may be another: of one that
+        goes it is what came to the rule that dropped it."""
         doc.split = self.split
         if (drop := self._pass(self.empty, None, doc, size)[0]) is not None:
             return drop
@@ -89,6 +90,7 @@ class Chain:
                 drop = Drop(f"{level.name}.nothing_left")
         if drop is not None:
             level.reasons[drop.rule] += 1
+            doc.text = before
         else:
             level.documents_out += 1
             level.bytes_out += size

@@ -49,7 +49,7 @@ from fmtrain.schema.plugins import Plugin
 from fmtrain.schema.sources import Local
 
 MB = 1_000_000
-_GONE = 0.01  # share of the text read from which a source that is gone whole is worth a warning
+_GONE = 0.1  # share of the text read from which a source that is gone whole is worth a warning
 
 
 def run(stage: Stage) -> Result:

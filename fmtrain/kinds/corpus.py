@@ -32,7 +32,7 @@ class CorpusStage(Stage):
     filter: Filter | None = outside(None)  # filter@stages.NAME.filter=OPTION
     dedup: Dedup | None = outside(None)  # dedup@stages.NAME.dedup=OPTION
     shard_mb: Annotated[int, Limits(least=1, greatest=100_000)] = 128  # of text, a file of the artifact
-    keep_dropped: bool = False  # the ledger also holds the text of what was dropped
+    keep_dropped: bool = False  # the ledger also holds the text that was judged, of what was dropped
     # None: one a processor, at least four; inline one to four, by size
     tasks: Annotated[int, Limits(least=1, greatest=1_000_000)] | None = outside(None)
     heartbeat_seconds: Positive = outside(600)  # a task silent for so long is ended and tried again
@@ -55,7 +55,7 @@ class CorpusJob:
 
 
 class Corpus(Kind):
-    name, config, makes, revision = "corpus", CorpusStage, "corpus", 7
+    name, config, makes, revision = "corpus", CorpusStage, "corpus", 8
     worker, code = "data_pipelines", ("data_pipelines.stages.corpus",)
     pool, seconds, per_mb = True, 2.0, 0.8
 
