@@ -196,7 +196,8 @@ def _check_sides(account: Account, found: Survey, job: CorpusJob) -> None:
         raise InputError(
             f"of {account.records} records {train} are left for training and {heldout} held out; both are needed. "
             f"Dropped: {dropped}. {mend}, or another share held out: "
-            f"{job.key('data')}.heldout_modulus={job.data.heldout_modulus} now, 0 holds out none"
+            f"{job.key('data')}.heldout_modulus={job.data.heldout_modulus} now; 0 holds out none, and "
+            "leaves nothing to evaluate on"
         )
     raise InputError(f"of {account.records} records none is left. Dropped: {dropped}. {mend}")
 

@@ -36,8 +36,8 @@ def check(data: Local, sources: Sequence[Source], key: str) -> None:
     these = f"one document, {sources[0].name}: it" if one else f"{len(sources)} documents, a file each: all"
     raise ConfigError(
         f"{key}.files are {these} would be {which}, and a corpus needs both sides. Cut {'it' if one else 'them'} into "
-        f"more documents with {key}.split=paragraphs (lines:N, chars:N, regex:PATTERN), or hold nothing out: "
-        f"{key}.heldout_modulus=0"
+        f"more documents with {key}.split=paragraphs (lines:N, chars:N, regex:PATTERN), or hold nothing out and "
+        f"evaluate nothing: {key}.heldout_modulus=0"
     )
 
 

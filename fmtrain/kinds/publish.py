@@ -20,7 +20,7 @@ class PublishJob:
 
 
 class Publish(Kind):
-    name, config, makes, revision = "publish", PublishStage, "published", 2
+    name, config, makes, revision = "publish", PublishStage, "published", 3
     worker, code = "fmtrain.publish", ("fmtrain.publish.__main__",)
     seconds = 1.0
 

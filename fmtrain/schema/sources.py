@@ -12,12 +12,13 @@ from fmtrain.schema.options import options
 
 @dataclass
 class Data:
-    """A source of documents or rows. A document is held out when sha256(its group) mod heldout_modulus == 0."""
+    """A source of documents or rows. A document is held out when sha256(its group) mod heldout_modulus == 0; where the
+    modulus is 0, none is."""
 
     usual_filter: ClassVar[str] = "none"  # what filter=auto is for it
 
     name: str = MISSING
-    heldout_modulus: Count = 20  # 0: nothing is held out
+    heldout_modulus: Count = 20  # 0: nothing is held out, and an evaluation is refused
     max_bad_fraction: Share = 0.001  # of the records; more that cannot be read stops the stage
 
 
