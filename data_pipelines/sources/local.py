@@ -42,16 +42,18 @@ def read(data: Local, unit: Unit, on_hash: OnHash) -> Iterator[Document | Fault]
         return
     partial = kind == ".parquet" or in_ranges(unit.source)  # then the first unit alone hashes the file
     with Input(unit.source, whole=not partial or unit.offset == 0, alive=unit.alive) as file:
-        yield from _in_pieces(data, _READERS[kind](data, unit, file, packing), _PIECE_BITS.get(kind, 0))
+        records, split = _READERS[kind](data, unit, file, packing), splits.parse(data.split)
+        yield from records if split is None else _in_pieces(data, split, records, _PIECE_BITS.get(kind, 0))
         if digest := file.finish():
             on_hash(unit.source.name, digest)
 
 
-def _in_pieces(data: Local, records: Iterator[Document | Fault], bits: int) -> Iterator[Document | Fault]:
+def _in_pieces(
+    data: Local, split: splits.Split, records: Iterator[Document | Fault], bits: int
+) -> Iterator[Document | Fault]:
     """The records with each row's text cut as `data.split` says. Those of a text file are cut where it is read."""
-    split = splits.parse(data.split)
     for record in records:
-        if split is None or isinstance(record, Fault) or record.piece:
+        if isinstance(record, Fault) or record.piece:
             yield record
             continue
         counts, place = record.counts, record.line << bits
