@@ -28,8 +28,9 @@ from data_pipelines.dedup.near import jaccard  # noqa: E402
 from data_pipelines.dedup.signatures import Shape, Signer  # noqa: E402
 from data_pipelines.parts import Parts  # noqa: E402
 from data_pipelines.schedule import quiet  # noqa: E402
-from data_pipelines.words import FAST, PATTERN  # noqa: E402
+from data_pipelines.words import PATTERN  # noqa: E402
 from fmtrain.schema.dedup import Dedup  # noqa: E402
+from tests.data_pipelines.datatrove_words import OUR_WORDS  # noqa: E402
 from tests.data_pipelines.made_parts import Made, make_parts, make_scheduler  # noqa: E402
 
 DATA = ROOT.parent / "shared" / "data"
@@ -188,7 +189,7 @@ def datatrove_stages(texts: Sequence[str], folder: Path, language: Any, bands: i
     return [sign, bucket, cluster, remove]
 
 
-def datatrove(texts: Sequence[str], bands: int = BANDS, rows: int = ROWS, language: Any = FAST) -> Removed:
+def datatrove(texts: Sequence[str], bands: int = BANDS, rows: int = ROWS, language: Any = OUR_WORDS) -> Removed:
     with tempfile.TemporaryDirectory() as folder:
         result: Removed = {}
         for stage in datatrove_stages(texts, Path(folder), language, bands, rows):

@@ -24,8 +24,8 @@ from peers import need
 
 from data_pipelines.dedup import near, order, signatures
 from data_pipelines.parts import Parts
-from data_pipelines.words import FAST
 from fmtrain.schema.dedup import Dedup
+from tests.data_pipelines.datatrove_words import OUR_WORDS
 from tests.data_pipelines.made_parts import make_scheduler
 
 MB = 1e6
@@ -120,7 +120,7 @@ def with_reading(texts: list[str], few: list[str], rounds: int) -> dict[str, flo
         whole, part = (float(sum(len(t.encode()) for t in lot)) for lot in (texts, few))
         contestants: dict[str, Callable[[], Any]] = {
             "fmtrain 14x8": lambda: sign_ours(parts, 14, 8),
-            "datatrove 14x8, our splitter": lambda: sign_datatrove(paths[0], FAST, 14, 8),
+            "datatrove 14x8, our splitter": lambda: sign_datatrove(paths[0], OUR_WORDS, 14, 8),
             "datatrove 14x8, spaCy (its default)": lambda: sign_datatrove(paths[1], "eng", 14, 8),
             "fmtrain 20x5": lambda: sign_ours(parts, 20, 5),
         }

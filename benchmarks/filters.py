@@ -23,6 +23,7 @@ from typing import Any
 from measure import Peak
 from peers import need
 
+ROOT = Path(__file__).resolve().parent.parent
 OURS, SAME, SPACY = "fmtrain", "datatrove, same splitter", "datatrove, spaCy"
 RULES = ["gopher_repetition", "gopher_quality", "c4", "fineweb"]
 WORK_SECONDS = 2.0
@@ -80,9 +81,10 @@ def contender(name: str, rules: list[str], found: list[str]) -> Callable[[], Dec
     if name == OURS:
         return ours(rules, found)
     if name == SAME:
-        from data_pipelines.words import FAST
+        sys.path.insert(0, str(ROOT))
+        from tests.data_pipelines.datatrove_words import OUR_WORDS
 
-        return theirs(rules, found, language=FAST)
+        return theirs(rules, found, language=OUR_WORDS)
     return theirs(rules, found)
 
 

@@ -107,7 +107,8 @@ def _others(table: dict[str, int], told: list[str]) -> dict[str, int]:
 def _used(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration without the settings of rules that were not applied; card.json has those too."""
     rules = config["filter"]
-    kept = {k: v for k, v in rules.items() if not isinstance(v, dict) or k in rules["rules"]}
+    applied = {rule.partition(":")[0] for rule in rules["rules"]}  # datatrove:NAME stands under datatrove
+    kept = {k: v for k, v in rules.items() if not isinstance(v, dict) or k in applied}
     return {**config, "filter": kept}
 
 

@@ -11,14 +11,17 @@ from data_pipelines.words import FAST, Splitter, Words
 
 class Document:
     """One document. `source` is what it is accounted under; `file` and `line` its place: where its
-    record begins in the decompressed file, in bytes, or its row; unique in the file, 0 for a whole one.
+    record begins in the decompressed file, in bytes, or its row; unique in the file, 0 for a whole one. `piece` is its
+    number from 1 where it is a piece of a text (`data.split`), else 0.
 
     `meta` holds what is known of it: url, date (seconds since 1970), license, content_type (of its text as it was
     read), language, score. `counts` holds what rules did to it short of dropping it, e.g. {"pii.email": 2}: numbers
     that are added up over the corpus.
     """
 
-    __slots__ = ("_prose", "_split", "_text", "_words", "counts", "file", "group", "id", "line", "meta", "source")
+    __slots__ = (
+        "_prose", "_split", "_text", "_words", "counts", "file", "group", "id", "line", "meta", "piece", "source",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -29,7 +32,9 @@ class Document:
         file: str = "",
         line: int = 0,
         meta: dict[str, Any] | None = None,
+        piece: int = 0,
     ) -> None:
+        self.piece = piece
         self.id, self.group, self.source, self.file, self.line = id, group or id, source or file, file, line
         self.meta: dict[str, Any] = meta if meta is not None else {}
         self.counts: dict[str, int] = {}

@@ -1,14 +1,16 @@
 """The ledger of a corpus, `ledger.parquet`: a row a document that is not in it, and why; and the questions put to it.
 
     id, source, file, position    the document and where it was read
+    url                           its address, where one is known
     rule                          RULE.REASON, e.g. gopher_quality.too_few_words, dedup.minhash
     value, threshold              what the rule measured and its limit, where these are numbers
     detail                        what it met, where that is a text
     kept                          of a copy: the id of the document that stays
-    bytes                         of the text; `text` itself where the corpus was made with stages.corpus.keep_dropped
+    bytes                         of the text that was judged: as it came to the rule, after what earlier rules changed
+    text                          that text itself, where the corpus was made with stages.corpus.keep_dropped
 
-`python -m data_pipelines.ledger CORPUS why ID | sample --rule R` is what `fmtrain corpus` runs. Rows are in the order
-of the input, and are written and read a batch at a time.
+`python -m data_pipelines.ledger CORPUS why ID|URL | sample --rule R` is what `fmtrain corpus` runs. Rows are in the
+order of the input, and are written and read a batch at a time.
 """
 
 import argparse
@@ -27,6 +29,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_pipelines import corpus_reader
+from data_pipelines.dedup.keys import normalise_url
 from data_pipelines.lines import merge_sorted, order_key
 from data_pipelines.parts import STEP, Parts
 from data_pipelines.write import Survey, is_renamed, new_id, ordered
@@ -40,6 +43,7 @@ SCHEMA = pa.schema(
         ("source", pa.string()),
         ("file", pa.string()),
         ("position", pa.uint64()),
+        ("url", pa.string()),
         ("rule", pa.string()),
         ("value", pa.float64()),
         ("threshold", pa.float64()),
@@ -99,6 +103,7 @@ def _copies(copies: Copies) -> Iterator[tuple[int, dict[str, Any]]]:
                     "source": document["source"],
                     "file": copies.files[int(index["file"][n])],
                     "position": int(index["line"][n]),
+                    "url": document.get("url"),
                     "rule": reason,
                     "value": float(verdict["value"][n]),
                     "threshold": copies.limits.get(reason),
@@ -131,13 +136,27 @@ def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         yield batch
 
 
-def why(corpus: Path, id_: str) -> list[dict[str, Any]]:
-    """The ledger's rows of an id; several where several documents had it."""
+def why(corpus: Path, asked: str) -> list[dict[str, Any]]:
+    """The ledger's rows of an id or an address; several where several documents had it."""
+    found = []
+    for batch in _read(corpus):
+        same = pc.equal(batch["id"], asked)
+        if "url" in batch.schema.names:  # a ledger of before has none
+            same = pc.or_kleene(same, pc.equal(batch["url"], asked))
+        if pc.any(same).as_py():
+            found += batch.filter(same).to_pylist()
+    return found
+
+
+def why_alike(corpus: Path, url: str) -> list[dict[str, Any]]:
+    """The rows whose address is the same but for what `dedup.steps=[url]` leaves out: scheme, www., parameters."""
+    wanted = normalise_url(url)
     return [
         row
         for batch in _read(corpus)
-        if pc.any(pc.equal(batch["id"], id_)).as_py()
-        for row in batch.filter(pc.equal(batch["id"], id_)).to_pylist()
+        if "url" in batch.schema.names
+        for row in batch.filter(pc.is_valid(batch["url"])).to_pylist()
+        if normalise_url(row["url"]) == wanted
     ]
 
 
@@ -180,33 +199,44 @@ def explain(row: dict[str, Any]) -> str:
         said += f": {row['value']:.6g} against {row['threshold']:.6g}" if row["threshold"] is not None else ""
     if row["detail"]:
         said += f": {row['detail']}"
-    place = f"({row['file']}, position {row['position']}, {row['bytes']:,} bytes, source {row['source']})"
+    url = f"{row['url']}, " if row.get("url") else ""
+    place = f"({url}{row['file']}, position {row['position']}, {row['bytes']:,} bytes, source {row['source']})"
     return show.line(f"{said}  {place}")
 
 
-def _find(corpus: Path, id_: str) -> str | None:
-    """In which side of the corpus a document is."""
+def _kept(corpus: Path, asked: str) -> Iterator[tuple[str, corpus_reader.Document]]:
+    """The documents of an id or an address that are in the corpus, each with its side."""
+    url = normalise_url(asked) if _is_url(asked) else None
     for side in corpus_reader.SPLITS:
-        if any(document.id == id_ for document in corpus_reader.documents(corpus, side)):
-            return side
-    return None
+        for document in corpus_reader.documents(corpus, side):
+            if document.id == asked or (url and document.url and normalise_url(document.url) == url):
+                yield side, document
 
 
-def _why(corpus: Path, id_: str, as_json: bool) -> int:
-    found = why(corpus, id_)
+def _is_url(asked: str) -> bool:
+    return "://" in asked
+
+
+def _why(corpus: Path, asked: str, as_json: bool) -> int:
+    found = why(corpus, asked)
+    if not found and _is_url(asked):
+        found = why_alike(corpus, asked)
     if as_json:
         print(json.dumps(found, indent=1))
         return 0
     for row in found:
         print(explain(row))
-    if not found:
-        side = _find(corpus, id_)
-        if side is None:
-            raise ConfigError(
-                f"no document has the id {id_!r}: it is neither in the corpus nor in its ledger. Ids are the input's, "
-                f"or FILE:POSITION where it has none; what could not be read is in {corpus / 'quarantine.jsonl.gz'}"
-            )
-        print(show.line(f"{id_}: kept, in {side}"))
+    # an id that was dropped is in no side; an address may stand in the corpus too, under another id
+    kept = 0
+    for side, document in _kept(corpus, asked) if not found or _is_url(asked) else ():
+        kept += 1
+        print(show.line(f"{document.id}: kept, in {side}"))
+    if not found and not kept:
+        raise ConfigError(
+            f"no document has the id or address {asked!r}: it is neither in the corpus nor in its ledger. Ids are the "
+            "input's; where a row has none FILE:POSITION, of a text file FILE, of a piece (data.split) either with #N "
+            f"behind it; what could not be read is in {corpus / 'quarantine.jsonl.gz'}"
+        )
     return 0
 
 
@@ -233,7 +263,7 @@ def main() -> int:
     parser.add_argument("corpus", type=Path, help="the folder of a corpus artifact")
     verbs = parser.add_subparsers(dest="verb", required=True)
     asked = verbs.add_parser("why")
-    asked.add_argument("id")
+    asked.add_argument("asked", metavar="ID|URL")
     some = verbs.add_parser("sample")
     some.add_argument("--rule")
     some.add_argument("-n", type=int, default=5)
@@ -242,7 +272,7 @@ def main() -> int:
         verb.add_argument("--json", action="store_true")
     args = parser.parse_args()
     if args.verb == "why":
-        return _why(args.corpus, args.id, args.json)
+        return _why(args.corpus, args.asked, args.json)
     return _sample(args.corpus, args.rule, args.n, args.seed, args.json)
 
 

@@ -104,13 +104,14 @@ class _Out:
         self.number += len(self.pending)
         self.pending.clear()
 
-    def drop(self, doc: Document, key: int, drop: Drop, size: int, original: str) -> None:
+    def drop(self, doc: Document, key: int, drop: Drop) -> None:
+        """Write a row for the ledger; the text is what the rule was given, which earlier rules may have changed."""
         row: dict[str, Any] = {
-            "id": doc.id, "source": doc.source, "file": doc.file, "position": doc.line, "rule": drop.rule,
-            "value": drop.value, "threshold": drop.threshold, "bytes": size,
+            "id": doc.id, "source": doc.source, "file": doc.file, "position": doc.line, "url": doc.meta.get("url"),
+            "rule": drop.rule, "value": drop.value, "threshold": drop.threshold, "bytes": len(doc.text.encode()),
         }  # fmt: skip
         if self.job.stage.keep_dropped:
-            row["text"] = original
+            row["text"] = doc.text
         self.dropped.put(key, row)
 
     def fault(self, fault: Fault, key: int) -> None:
@@ -159,7 +160,7 @@ def _read(task: Task, item: ReadItem, out: _Out, account: Account) -> None:
             _give_up_early(account, record, item)
             continue
         key = order_key(item.files[record.file], record.line)
-        size, original = len(record.text.encode()), record.text
+        size = len(record.text.encode())
         account.documents += 1
         account.bytes += size
         source = account.source(record.source)
@@ -169,7 +170,7 @@ def _read(task: Task, item: ReadItem, out: _Out, account: Account) -> None:
         account.counts.update(record.counts)
         if drop is not None:
             source.dropped += 1
-            out.drop(record, key, drop, size, original)
+            out.drop(record, key, drop)
             continue
         out.keep(record, key)
     account.reports.update(chain.reports())

@@ -1,4 +1,4 @@
-"""Train a quality classifier and say what it is worth: `python -m data_pipelines.train_classifier --out FILE ...`.
+"""Train a quality classifier and say what it is worth: what `fmtrain corpus train-classifier` runs.
 
 Rows are JSON lines (.jsonl, .json, also .gz, .bz2, .zst): two sets of files, --positive and --negative, or one,
 --labelled, whose rows hold a label. The figures are cross-validated: every row is scored by a model that has not seen
@@ -114,7 +114,8 @@ def labelled(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="data_pipelines.train_classifier", description=__doc__.split("\n")[0])
+    text = "Train a quality classifier for filter.classifier, and say what it is worth."
+    parser = argparse.ArgumentParser(prog="fmtrain corpus train-classifier", description=text)
     parser.add_argument("--positive", nargs="+", default=[], metavar="FILE", help="texts to be like")
     parser.add_argument("--negative", nargs="+", default=[], metavar="FILE", help="texts to be unlike")
     parser.add_argument("--labelled", nargs="+", default=[], metavar="FILE", help="rows that hold a label")

@@ -6,7 +6,7 @@
 regex changes decisions (measured against it: Gopher quality agrees on .93 to .955 of documents), so it has a version,
 recorded with the corpus. spaCy's blank pipelines are the choice for scripts that put no spaces between words.
 
-A splitter serves our rules as `splitter(text) -> Words`, and datatrove's blocks as their `language=`.
+datatrove's own blocks (`filter.rules=[datatrove:NAME]`) split words as datatrove does: by spaCy for most languages.
 """
 
 import functools
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numba
 import numpy as np
 import numpy.typing as npt
-from datatrove.utils.word_tokenizers import SpaCyTokenizer, WordTokenizer, simple_span_tokenize
+from datatrove.utils.word_tokenizers import SpaCyTokenizer, simple_span_tokenize
 
 from fmtrain.errors import ConfigError
 
@@ -95,20 +95,14 @@ def sentences(text: str) -> list[str]:
     return [s for m in _SENTENCE.finditer(text) if (s := m.group().strip())]
 
 
-class FastWords(WordTokenizer):  # type: ignore[misc]
-    """`split` and `sentences`, also as datatrove's blocks call them."""
+class FastWords:
+    """`split` and `sentences`."""
 
     def __call__(self, text: str) -> Words:
         return split(text)
 
-    def word_tokenize(self, text: str) -> list[str]:
-        return PATTERN.findall(text)
-
-    def sent_tokenize(self, text: str) -> list[str]:
-        return sentences(text)
-
     def span_tokenize(self, text: str) -> list[tuple[int, int]]:
-        return list(simple_span_tokenize(text, self.sent_tokenize(text)))
+        return list(simple_span_tokenize(text, sentences(text)))
 
 
 class SpacyWords(SpaCyTokenizer):  # type: ignore[misc]

@@ -15,6 +15,7 @@ from fmtrain.errors import ExitCode
 _NEEDED = ("torch", "transformers", "deepspeed", "ray", "datatrove", "hydra-core", "omegaconf", "xxhash")
 _DASHBOARD = ("aiohttp", "aiohttp_cors", "opencensus", "prometheus_client")  # of ray[default]; jobs are sent through it
 _ROOM = 2e9  # bytes that a quickstart may need
+_MEMORY = 3e9  # bytes that a quickstart takes at its peak, README.md
 _PATIENCE = 20.0  # seconds for an answer of nvidia-smi or sbatch
 
 
@@ -79,7 +80,8 @@ def _ninja(store: Path) -> tuple[bool, str]:
 
 def _memory(store: Path) -> tuple[bool, str]:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return total > 7e9, f"{total / 1e9:.0f} GB of memory, {cpus()} processors for us (quickstart: 8 GB, 2)"
+    has = f"{total / 1e9:.0f} GB of memory, {cpus()} processors for us"
+    return total > _MEMORY, f"{has} (the quickstart takes {_MEMORY / 1e9:.0f} GB, 2 processors)"
 
 
 def _disk(store: Path) -> tuple[bool, str]:

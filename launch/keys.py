@@ -24,7 +24,8 @@ def known_keys(data: Any, hint: Any = Root, prefix: str = "") -> list[str]:
     """Every key of the schema under the options that `data` has chosen, dotted, groups and leaves."""
     if typing.get_origin(hint) is dict:
         inner = bare(typing.get_args(hint)[1])
-        names = list(data) if dataclasses.is_dataclass(inner) else sorted({kind.makes for kind in KINDS.values()})
+        told = dataclasses.is_dataclass(inner) or _holds_any(hint)
+        names = list(data) if told else sorted({kind.makes for kind in KINDS.values()})
         hints = dict.fromkeys(names, inner)
     else:
         hints = {name: bare(inner) for name, inner in hints_of(chosen(hint, data)).items()}
@@ -54,6 +55,30 @@ def class_at(key: str, base: Any) -> Any:
             cls = bare(hints_of(chosen(cls, base))[part])
         base = base.get(part) if isinstance(base, dict) else None
     return cls
+
+
+def is_open(key: str, base: Any) -> bool:
+    """Whether a key stands in a map whose names its reader knows, and no schema: filter.datatrove.NAME.ARGUMENT."""
+    cls: Any = Root
+    for part in key.split("."):
+        if _holds_any(cls):
+            return True
+        if typing.get_origin(cls) is dict:
+            cls = bare(typing.get_args(cls)[1])
+        elif dataclasses.is_dataclass(cls):
+            cls = bare(hints_of(chosen(typing.cast(type, cls), base)).get(part))
+        else:
+            return False
+        base = base.get(part) if isinstance(base, dict) else None
+    return False
+
+
+def _holds_any(hint: Any) -> bool:
+    """dict[str, Any], or one of such."""
+    if typing.get_origin(hint) is not dict:
+        return False
+    inner = typing.get_args(hint)[1]
+    return inner is Any or _holds_any(inner)
 
 
 def node(data: Any, key: str) -> Any:

@@ -22,7 +22,7 @@ from fmtrain.schema.common import Common
 from fmtrain.schema.load import hints_of
 from fmtrain.schema.options import OPTIONS, chooser
 from fmtrain.schema.root import Root
-from launch.keys import GROUPS, class_at, elsewhere, known_keys, meant, nearest, node
+from launch.keys import GROUPS, class_at, elsewhere, is_open, known_keys, meant, nearest, node
 from launch.recipes import is_file, options
 
 
@@ -73,7 +73,7 @@ def check_key(override: Override, base: dict[str, Any]) -> None:
     """Refuse an overridden key that the schema does not have, naming the nearest one that it has."""
     key, line = override.key_or_group, override.input_line
     known = known_keys(base)
-    if key in known:
+    if key in known or is_open(key, base):
         return
     check_stage(key, base)
     parent = key.rpartition(".")[0]

@@ -35,7 +35,7 @@ SPELT = {  # what stands for something else, by all that it may stand for; --jso
     "fmtrain status [RUN]": ["fmtrain status --json", "fmtrain status $RUN"],
     "fmtrain logs [RUN [STAGE]] -f": ["fmtrain logs -f", "fmtrain logs $RUN -f", "fmtrain logs $RUN sft -f"],
     "fmtrain verify [NAME | --all]": ["fmtrain verify --json", "fmtrain verify sft", "fmtrain verify --all"],
-    "fmtrain corpus why ID": ["fmtrain corpus why $ID"],
+    "fmtrain corpus why ID|URL": ["fmtrain corpus why $ID", "fmtrain corpus why --json https://example.org/"],
     "fmtrain corpus sample --rule gopher_quality": ["fmtrain corpus sample --rule code", "fmtrain corpus sample"],
 }
 INSTEAD = {  # command -> what is run, why
@@ -105,6 +105,7 @@ def place(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [line.strip().replace("...", f"text {n}") for n, line in enumerate(BLOCKS) if line.startswith('    {"')]
     files = {
         "corpus/a.jsonl.gz": gzip.compress(b'{"text": "Prose."}\n'),
+        "tinyshakespeare.txt": b"First Citizen:\nSpeak.\n\n",
         "crawl/a.warc.gz": gzip.compress(warc),
         "rows.jsonl": "\n".join(rows * 2).encode(),
         "gsm8k.jsonl.gz": gzip.compress(b'{"question": "1+1?", "answer": "2"}\n{"question": "2+2?", "answer": "4"}\n'),

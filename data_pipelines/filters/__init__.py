@@ -13,6 +13,7 @@ from data_pipelines.filters.base import Counting, Drop, Rule
 from data_pipelines.filters.c4 import C4, BadWords
 from data_pipelines.filters.classifier import Classifier
 from data_pipelines.filters.code import Code
+from data_pipelines.filters.datatrove_block import DatatroveBlock
 from data_pipelines.filters.decontaminate import Decontaminate
 from data_pipelines.filters.fineweb import FineWeb
 from data_pipelines.filters.gopher import GopherQuality, GopherRepetition
@@ -26,7 +27,7 @@ from data_pipelines.filters.toxicity import Toxicity
 from data_pipelines.filters.unicode import Unicode
 from data_pipelines.filters.url import Url
 from data_pipelines.words import splitter
-from fmtrain.schema import plugins
+from fmtrain.schema import blocks, plugins
 from fmtrain.schema import rules as s
 
 RULES: dict[str, Callable[[Any], Rule]] = {
@@ -52,7 +53,9 @@ EMPTY = Drop("empty.white_space")
 
 
 def make(name: str, config: s.Filter) -> Rule:
-    """The rule of that name with its settings, ours or a plug-in's."""
+    """The rule of that name with its settings: ours, a plug-in's or a block of datatrove's."""
+    for block in blocks.chosen([name]):
+        return DatatroveBlock(block, config.datatrove.get(block, {}))
     return cast(Rule, (RULES | plugins.RULES)[name](getattr(config, name)))
 
 
@@ -66,7 +69,8 @@ class Chain:
         self.levels = [account.level(name) for name, _ in self.rules]
 
     def __call__(self, doc: Document, size: int) -> Drop | None:
-        """Why the document goes, or None; `size` is its text's bytes. Its text may be another afterwards."""
+        """Why the document goes, or None; `size` is its text's bytes. Afterwards its text may be another: of one that
+        goes it is what came to the rule that dropped it."""
         doc.split = self.split
         if (drop := self._pass(self.empty, None, doc, size)[0]) is not None:
             return drop
@@ -88,6 +92,7 @@ class Chain:
                 drop = Drop(f"{level.name}.nothing_left")
         if drop is not None:
             level.reasons[drop.rule] += 1
+            doc.text = before
         else:
             level.documents_out += 1
             level.bytes_out += size

@@ -4,7 +4,6 @@ A reader yields documents and faults, each with its place in its file; what beco
 byte of a file is hashed while it is read: a file that changed since the run was planned is an error, not a document.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ from data_pipelines.document import Document
 from data_pipelines.sources import hub, local, stdlib
 from data_pipelines.sources.records import Fault, Hashes, OnHash, Unit
 from fmtrain.artifacts.stage import Source
-from fmtrain.schema.sources import Data
+from fmtrain.schema.sources import Data, is_heldout
 
 __all__ = ["READERS", "Document", "Fault", "Hashes", "Unit", "deal", "is_heldout", "read"]
 
@@ -56,11 +55,3 @@ def read(data: Data, unit: Unit, on_hash: OnHash = lambda name, sha256: None) ->
     hub its row; unique in its file and the same however many tasks read it.
     """
     return READERS[data.name](data, unit, on_hash)
-
-
-def is_heldout(group: str, modulus: int) -> bool:
-    """Whether a document is set apart for evaluation: by its group alone, so before any filter has looked at it.
-
-    A modulus of 0 sets none apart.
-    """
-    return modulus > 0 and int.from_bytes(hashlib.sha256(group.encode()).digest(), "big") % modulus == 0

@@ -1,25 +1,32 @@
 """Files by path or URL: JSON lines, Parquet, WARC, text; all but Parquet also .gz and .zst.
 
 Plain JSON lines of 64 MiB and more are read in ranges of bytes, Parquet in row groups; of other files every task reads
-all bytes and takes each n-th record, since what costs is decoding and filtering.
+all bytes and takes each n-th record, since what costs is decoding and filtering. Under `data.split` a piece of a text
+is a document (pieces.py); of a text file a record is a piece.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from data_pipelines.document import Document
-from data_pipelines.sources.fields import Fields, source_of
+from data_pipelines.lines import POSITION_BITS
+from data_pipelines.sources.fields import Fields, group_of, source_of
 from data_pipelines.sources.parquet import read as read_parquet
+from data_pipelines.sources.pieces import Piece, decoded, pieces
 from data_pipelines.sources.records import RAW_BYTES, Damage, Fault, OnHash, Unit
 from data_pipelines.sources.stream import Input, read_lines, unpack
 from data_pipelines.sources.warc import read as read_warc
 from fmtrain.artifacts.stage import Source
-from fmtrain.schema import plugins
+from fmtrain.errors import InputError
+from fmtrain.schema import plugins, splits
 from fmtrain.schema.formats import form
 from fmtrain.schema.sources import Local
 
 RANGES = 64 << 20  # bytes from which plain JSON lines are read in ranges: a fixed size, so that no id depends on tasks
 _MB = 1_000_000
+# Bits of a piece's place that number the pieces of a row: a row's number leaves no room for them, and the byte at which
+# a line of JSON begins is followed by one byte or more for each of its text's letters.
+_PIECE_BITS = {".parquet": 20}
 
 
 def in_ranges(source: Source) -> bool:
@@ -35,9 +42,38 @@ def read(data: Local, unit: Unit, on_hash: OnHash) -> Iterator[Document | Fault]
         return
     partial = kind == ".parquet" or in_ranges(unit.source)  # then the first unit alone hashes the file
     with Input(unit.source, whole=not partial or unit.offset == 0, alive=unit.alive) as file:
-        yield from _READERS[kind](data, unit, file, packing)
+        records, split = _READERS[kind](data, unit, file, packing), splits.parse(data.split)
+        yield from records if split is None else _in_pieces(data, split, records, _PIECE_BITS.get(kind, 0))
         if digest := file.finish():
             on_hash(unit.source.name, digest)
+
+
+def _in_pieces(
+    data: Local, split: splits.Split, records: Iterator[Document | Fault], bits: int
+) -> Iterator[Document | Fault]:
+    """The records with each row's text cut as `data.split` says. Those of a text file are cut where it is read."""
+    for record in records:
+        if isinstance(record, Fault) or record.piece:
+            yield record
+            continue
+        counts, place = record.counts, record.line << bits
+        cut = pieces(split, iter([record.text]), data.max_line_mb * _MB) if record.text else [Piece(1, 0, "")]
+        for piece in cut:
+            if bits and piece.number >> bits or record.line >> (POSITION_BITS - bits):
+                raise InputError(
+                    f"{record.file}, row {record.line}: data.split={data.split} takes {2**bits:,} pieces of a row and "
+                    f"{2 ** (POSITION_BITS - bits):,} rows of a file; give longer pieces, or several files"
+                )
+            made = _document(record.id, piece, record, place + piece.number - 1)
+            made.counts, counts = counts, {}  # what the row is counted for, once
+            yield made
+
+
+def _document(id: str, piece: Piece, of: Document, place: int) -> Document:
+    """A piece as a document: held out or not by its own text, since a text's pieces are all that there may be."""
+    return Document(
+        f"{id}#{piece.number}", piece.text, group_of(piece.text), of.source, of.file, place, dict(of.meta), piece.number
+    )
 
 
 def _json_lines(data: Local, unit: Unit, file: Input, packing: str) -> Iterator[Document | Fault]:
@@ -75,7 +111,10 @@ def _range(unit: Unit, file: Input, limit: int) -> Iterator[tuple[int, int, byte
 
 
 def _text(data: Local, unit: Unit, file: Input, packing: str) -> Iterator[Document | Fault]:
-    """A document a file."""
+    """A document a file, or each n-th piece of it."""
+    if (split := splits.parse(data.split)) is not None:
+        yield from _text_pieces(data, split, unit, unpack(file.raw(), packing))
+        return
     if unit.offset:
         return
     name, limit = unit.source.name, data.max_line_mb * _MB
@@ -97,6 +136,18 @@ def _text(data: Local, unit: Unit, file: Input, packing: str) -> Iterator[Docume
     else:
         meta = {"content_type": "text/markdown"} if form(name, unit.source.path)[0] == ".md" else {}
         yield Document(name, text, source=source_of(name), file=name, meta=meta)
+
+
+def _text_pieces(data: Local, split: splits.Split, unit: Unit, content: Iterator[bytes]) -> Iterator[Document | Fault]:
+    name = unit.source.name
+    whole = Document(name, "", source=source_of(name), file=name)
+    for piece in pieces(split, decoded(content), data.max_line_mb * _MB, is_file=True):
+        if (piece.number - 1) % unit.stride != unit.offset:
+            continue
+        if piece.reason:
+            yield Fault(name, 0, piece.start, piece.reason, piece.detail, piece.raw)
+        else:
+            yield _document(name, piece, whole, piece.start)
 
 
 def _warc(data: Local, unit: Unit, file: Input, packing: str) -> Iterator[Document | Fault]:

@@ -25,14 +25,16 @@ from data_pipelines.account import Account, account_from, total
 from data_pipelines.corpus_reader import SPLITS, shards
 from data_pipelines.dedup import Result as Copies
 from data_pipelines.dedup import deduplicate, spans
+from data_pipelines.filters.datatrove_block import DatatroveBlock
 from data_pipelines.lines import merge_sorted
 from data_pipelines.parts import STEP, Parts
 from data_pipelines.read import BRIEF, NAMED, SHOWN, ReadItem, bad, place_of, read_task, too_many
 from data_pipelines.schedule import Scheduler, parts_key
-from data_pipelines.sources import READERS, deal, estimate
+from data_pipelines.sources import READERS, deal
 from data_pipelines.words import version
 from data_pipelines.write import Survey
 from fmtrain import redact
+from fmtrain.artifacts import estimate
 from fmtrain.artifacts.remote import is_url, plain
 from fmtrain.artifacts.sources import BESIDE
 from fmtrain.artifacts.stage import Source, Stage, write_inputs
@@ -40,12 +42,14 @@ from fmtrain.artifacts.storage import read_json, write_json
 from fmtrain.artifacts.worker import Result, announce, tell
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.kinds.corpus import CorpusJob
-from fmtrain.schema import plugins
+from fmtrain.schema import blocks, plugins
 from fmtrain.schema.fields import referenced
 from fmtrain.schema.load import dump, identity, load
 from fmtrain.schema.plugins import Plugin
+from fmtrain.schema.sources import Local
 
 MB = 1_000_000
+_GONE = 0.1  # share of the text read from which a source that is gone whole is worth a warning
 
 
 def run(stage: Stage) -> Result:
@@ -92,6 +96,8 @@ def _check(stage: Stage, job: CorpusJob) -> int:
         raise ConfigError(f"data.name: {job.data.name!r} holds no documents; give one of {', '.join(sorted(READERS))}")
     if not stage.sources:
         raise InputError("the corpus has no input file; give some with data.files=[PATH,..], or data=stdlib")
+    for block in blocks.chosen(job.filter.rules):  # made here once, so that what one lacks is said before any is read
+        DatatroveBlock(block, job.filter.datatrove.get(block, {}), job.key("filter"))
     return max(1, int(stage.resources.get("tasks", 1)))
 
 
@@ -112,7 +118,7 @@ def _read(
     job = replace(job, filter=evaluation_sets.fetch(job.filter, scheduler.parts / "sets", job.key("filter")))
     files = {s.name: n for n, s in enumerate(sorted(inputs, key=lambda s: s.name))}
     expected = len(inputs) if job.data.name == "stdlib" else None
-    if job.data.name == "local":
+    if isinstance(job.data, Local) and job.data.split == "none":
         expected = estimate.records(inputs)
     items = [ReadItem(job, units, files, expected) for units in deal(job.data, inputs, tasks)]
     items += [ReadItem(job, [], files, None, tuple(earlier[n::tasks])) for n in range(min(tasks, len(earlier)))]
@@ -183,12 +189,15 @@ def _check_sides(account: Account, found: Survey, job: CorpusJob) -> None:
     dropped = ", ".join(f"{reason} {n}" for reason, n in reasons) or "nothing"
     rules, key = ", ".join(job.filter.rules), job.key("filter")
     mend = "Give more documents"
+    if isinstance(job.data, Local) and job.data.split == "none" and account.documents < job.data.heldout_modulus:
+        mend = f"Give more documents, or cut these into more: {job.key('data')}.split=paragraphs"
     mend += f", or rules that fit them ({key}.rules=[{rules}] now; [] keeps all)" if rules else ""
     if job.data.heldout_modulus:
         raise InputError(
             f"of {account.records} records {train} are left for training and {heldout} held out; both are needed. "
             f"Dropped: {dropped}. {mend}, or another share held out: "
-            f"{job.key('data')}.heldout_modulus={job.data.heldout_modulus} now, 0 holds out none"
+            f"{job.key('data')}.heldout_modulus={job.data.heldout_modulus} now; 0 holds out none, and "
+            "leaves nothing to evaluate on"
         )
     raise InputError(f"of {account.records} records none is left. Dropped: {dropped}. {mend}")
 
@@ -216,6 +225,11 @@ def _alarms(account: Account, job: CorpusJob, copies: Copies) -> list[str]:
             f"dedup.alarm_cluster={job.dedup.alarm_cluster}: look at them with `fmtrain corpus sample --rule dedup`"
         )
     for name, source in sorted(account.sources.items()):
+        if (read := source.bytes / max(account.bytes, 1)) >= _GONE and not source.kept:
+            found.append(
+                f"nothing of the source {name} is left, {read:.0%} of the text that was read ({source.documents} "
+                "documents): see `fmtrain corpus sample`"
+            )
         share = source.copies / max(source.documents, 1)
         if share > job.dedup.alarm_source_share and source.copies > 1:
             found.append(

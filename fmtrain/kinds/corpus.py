@@ -7,10 +7,12 @@ from typing import Annotated, Any
 from fmtrain.artifacts.sources import BESIDE, HUB
 from fmtrain.artifacts.stage import Source
 from fmtrain.errors import ConfigError
+from fmtrain.kinds import few
 from fmtrain.kinds.base import At, Kind, Stage, check_heldout
-from fmtrain.schema import plugins
+from fmtrain.schema import plugins, splits
 from fmtrain.schema.dedup import Dedup
 from fmtrain.schema.fields import outside, referenced
+from fmtrain.schema.formats import form
 from fmtrain.schema.limits import Limits, Positive
 from fmtrain.schema.plugins import Plugin
 from fmtrain.schema.rules import Filter
@@ -30,7 +32,7 @@ class CorpusStage(Stage):
     filter: Filter | None = outside(None)  # filter@stages.NAME.filter=OPTION
     dedup: Dedup | None = outside(None)  # dedup@stages.NAME.dedup=OPTION
     shard_mb: Annotated[int, Limits(least=1, greatest=100_000)] = 128  # of text, a file of the artifact
-    keep_dropped: bool = False  # the ledger also holds the text of what was dropped
+    keep_dropped: bool = False  # the ledger also holds the text that was judged, of what was dropped
     # None: one a processor, at least four; inline one to four, by size
     tasks: Annotated[int, Limits(least=1, greatest=1_000_000)] | None = outside(None)
     heartbeat_seconds: Positive = outside(600)  # a task silent for so long is ended and tried again
@@ -61,6 +63,8 @@ class Corpus(Kind):
         data, chosen, dedup = settings(at)
         keys = {name: _keys(at).get(name, name) for name in _OWN}
         check_heldout(data, keys["data"])
+        if isinstance(data, Local):
+            splits.check(data.split, f"{keys['data']}.split")
         if at.cfg.filter:  # the run's is checked with the run
             chosen.check(keys["filter"])
         if len(set(dedup.steps)) < len(dedup.steps):
@@ -70,11 +74,26 @@ class Corpus(Kind):
             where = f"{' or '.join(scoring)} among {keys['filter']}.rules"
             raise ConfigError(f"{keys['dedup']}.keep=score needs {where}: it gives the score")
 
+    def check_inputs(self, at: At, inputs: dict[str, str], lacking: dict[str, str]) -> None:
+        data = settings(at)[0]
+        if isinstance(data, Local):
+            key, sources = _keys(at).get("data", "data"), self.reads(at)
+            whole = [s for s in sources if data.split != "none" and form(s.name, s.path)[0] not in splits.KINDS]
+            if whole:
+                raise ConfigError(
+                    f"{key}.split={data.split} cuts text files, JSON lines and Parquet, and the documents of "
+                    f"{whole[0].name} are whole; read them in a corpus of their own (docs/recipes.md), without it"
+                )
+            few.check(data, sources, key)
+
     def note(self, at: At, option: Callable[[str, str], dict[str, Any]]) -> str:
         data, chosen, _ = settings(at)
-        if chosen.name != data.usual_filter or chosen.rules != option("filter", chosen.name)["rules"]:
-            return ""  # somebody chose another, or other rules
-        return f"filter={chosen.name}, as data={data.name} has it ({', '.join(chosen.rules) or 'no rule'})"
+        keys = {name: _keys(at).get(name, name) for name in _OWN}
+        said = few.told(data, chosen, self.reads(at), keys) if isinstance(data, Local) else []
+        if chosen.name == data.usual_filter and chosen.rules == option("filter", chosen.name)["rules"]:
+            rules = ", ".join(chosen.rules) or "no rule"  # else somebody chose another, or other rules
+            said.insert(0, f"filter={chosen.name}, as data={data.name} has it ({rules})")
+        return "; ".join(said)
 
     def pins(self, at: At) -> dict[str, tuple[str, str]]:
         against = settings(at)[2].against

@@ -95,6 +95,8 @@ def told(hint: Any) -> str:
         return f"list of {told(args[0])}"
     if origin is dict:
         return f"map of names to {told(args[1])}"
+    if hint is Any:
+        return "values"
     if hint in OPTIONS:
         return f"one of {', '.join(OPTIONS[hint])}"
     return _TYPES[hint][0] if hint in _TYPES else f"settings of {hint.__name__}"
@@ -125,6 +127,8 @@ def json_schema(cls: type) -> dict[str, Any]:
 
 def _schema(hint: Any, made: dict[str, Any]) -> dict[str, Any]:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return {}
     if origin is typing.Annotated:
         return _schema(args[0], made) | _limits(args[1])
     if origin in (typing.Union, types.UnionType):

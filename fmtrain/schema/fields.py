@@ -17,6 +17,20 @@ def outside(default: Any) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def later(default: Any) -> Any:
+    """A field that came when there were artifacts already: it belongs to the identity where it is not this default, so
+    that what was made before it is known by the same fingerprint."""
+    if isinstance(default, (list, dict)):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata={"later": True})
+    return dataclasses.field(default=default, metadata={"later": True})
+
+
+def usual(field: "dataclasses.Field[Any]", value: Any) -> bool:
+    """Whether the value of a field that came later is the default, which says nothing."""
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return bool(field.metadata.get("later", False)) and value == default
+
+
 def items(*values: Any) -> Any:
     """A list field that belongs to the identity."""
     return dataclasses.field(default_factory=lambda: list(values))

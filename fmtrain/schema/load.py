@@ -12,7 +12,7 @@ import typing
 from typing import Any, TypeVar
 
 from fmtrain.errors import ConfigError
-from fmtrain.schema.fields import MISSING
+from fmtrain.schema.fields import MISSING, usual
 from fmtrain.schema.limits import GREATEST
 from fmtrain.schema.options import OPTIONS, chooser, chosen
 
@@ -47,12 +47,13 @@ def dump(config: Any) -> dict[str, Any]:
 
 
 def identity(config: Any) -> Any:
-    """The dataclass as JSON data without the fields marked `outside`: what a fingerprint is taken of."""
+    """The dataclass as JSON data without the fields marked `outside`, or `later` and not set: what a fingerprint is
+    taken of."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return {
             f.name: identity(getattr(config, f.name))
             for f in dataclasses.fields(config)
-            if f.metadata.get("identity", True)
+            if f.metadata.get("identity", True) and not usual(f, getattr(config, f.name))
         }
     if isinstance(config, list):
         return [identity(item) for item in config]
@@ -98,6 +99,8 @@ def bare(hint: Any) -> Any:
 def _value(hint: Any, data: Any, path: str, default: Any = None) -> Any:
     """`data` as `hint` says, checked; `default` is a value that a message may give as an example."""
     origin = typing.get_origin(hint)
+    if hint is Any:  # as it is: what it may be, whoever reads it says
+        return data
     if origin is typing.Annotated:
         return _limited(hint, data, path, default)
     if origin in (typing.Union, types.UnionType):

@@ -1,21 +1,24 @@
 """Config of where documents and rows come from."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from fmtrain.schema.fields import MISSING, items, outside, place
+from fmtrain.schema import splits
+from fmtrain.schema.fields import MISSING, items, later, outside, place
 from fmtrain.schema.limits import Count, Limits, Share
 from fmtrain.schema.options import options
 
 
 @dataclass
 class Data:
-    """A source of documents or rows. A document is held out when sha256(its group) mod heldout_modulus == 0."""
+    """A source of documents or rows. A document is held out when sha256(its group) mod heldout_modulus == 0; where the
+    modulus is 0, none is."""
 
     usual_filter: ClassVar[str] = "none"  # what filter=auto is for it
 
     name: str = MISSING
-    heldout_modulus: Count = 20  # 0: nothing is held out
+    heldout_modulus: Count = 20  # 0: nothing is held out, and an evaluation is refused
     max_bad_fraction: Share = 0.001  # of the records; more that cannot be read stops the stage
 
 
@@ -53,6 +56,9 @@ class Local(Keys):
 
     name: str = "local"
     files: list[str] = place([])
+    # what of a text, a line of JSON or a row of Parquet is a document: none is all of it, paragraphs[:N] are joined up
+    # to N characters (2,000), lines:N, chars:N at white space, regex:PATTERN where a line matches
+    split: Annotated[str, splits.LIMITS] = later("none")
 
 
 @dataclass
@@ -88,3 +94,11 @@ class Rows(Data):
 
 
 options(Data, stdlib=Stdlib, local=Local, hub=Hub, rows=Rows)
+
+
+def is_heldout(group: str, modulus: int) -> bool:
+    """Whether a document is set apart for evaluation: by its group alone, so before any filter has looked at it.
+
+    A modulus of 0 sets none apart.
+    """
+    return modulus > 0 and int.from_bytes(hashlib.sha256(group.encode()).digest(), "big") % modulus == 0

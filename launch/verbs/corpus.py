@@ -18,7 +18,8 @@ def add(verbs: Verbs) -> None:
     corpus = add_verb(verbs, "corpus", _corpus, text, only_reads=True)
     questions = corpus.add_subparsers(dest="question", required=True, metavar="QUESTION")
     why = questions.add_parser("why", help="which rule dropped a document, or which one it is a copy of")
-    why.add_argument("id", help="the document's id, or FILE:POSITION where the input gives none")
+    why.add_argument("asked", metavar="ID|URL", help="the document's id (FILE:POSITION where the input gives none, "
+                     "FILE of a text file), or its address")  # fmt: skip
     sample = questions.add_parser("sample", help="rows of the ledger; without --rule the rules and their numbers")
     sample.add_argument("--rule", help="a rule or one of its reasons: gopher_quality, dedup.minhash")
     sample.add_argument("-n", type=int, default=5, help="how many; 5 unless told")
@@ -38,7 +39,7 @@ def _corpus(args: argparse.Namespace) -> int:
     folder = _corpus_folder(store_at(args.store), args.corpus)
     words = [args.question, *(["--json"] if args.json else [])]
     if args.question == "why":
-        words += ["--", args.id]
+        words += ["--", args.asked]
     else:
         words += ["-n", str(args.n), "--seed", str(args.seed), *(["--rule", args.rule] if args.rule else [])]
     command = module("data_pipelines.ledger", str(folder), *words)

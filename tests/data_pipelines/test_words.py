@@ -32,6 +32,7 @@ from data_pipelines.words import (
 )
 from fmtrain.errors import ConfigError
 from fmtrain.schema import rules
+from tests.data_pipelines.datatrove_words import OUR_WORDS
 from tests.data_pipelines.filters.peer import agree, made_texts, real_texts
 
 
@@ -98,13 +99,13 @@ def test_hashes_stay_what_they_are() -> None:
 
 def test_sentences_have_their_spans() -> None:
     text = "One two.  Three! Four"
-    assert sentences(text) == FAST.sent_tokenize(text) == ["One two.", "Three!", "Four"]
+    assert sentences(text) == OUR_WORDS.sent_tokenize(text) == ["One two.", "Three!", "Four"]
     assert FAST.span_tokenize(text)[-1][1] == len(text)
     assert sentences("A line\nand another...") == ["A line", "and another..."]
 
 
 def test_it_travels_to_a_worker() -> None:
-    assert pickle.loads(pickle.dumps(FAST)).word_tokenize("a b") == ["a", "b"]
+    assert len(pickle.loads(pickle.dumps(FAST))("a b")) == 2
 
 
 def test_a_document_counts_its_words_once_for_each_text_and_splitter() -> None:

@@ -268,6 +268,7 @@ def test_the_classifiers_trainer_takes_its_own_options(tmp_path: Path) -> None:
         [sys.executable, "-m", "launch.cli", "corpus", "train-classifier", "--help"], capture_output=True, text=True
     )
     assert done.returncode == 0 and "--positive" in done.stdout
+    assert done.stdout.startswith("usage: fmtrain corpus train-classifier ")
     bad = tmp_path / "bad.jsonl"
     bad.write_text("".join(f'{{"text": "buy cheap pills now {n}"}}\n' for n in range(40)))
     good = tmp_path / "good.jsonl"

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from data_pipelines.document import Document
 from data_pipelines.filters.base import Drop
 from data_pipelines.filters.c4 import C4
-from data_pipelines.words import FAST
 from fmtrain.schema import rules
+from tests.data_pipelines.datatrove_words import OUR_WORDS
 from tests.data_pipelines.filters.peer import agree, made_texts, real_texts
 
 GOOD = "One line of text that ends well. It has two sentences!\n" * 3
@@ -23,7 +23,7 @@ def reason(theirs: str) -> str:
 
 
 def peer(config: rules.C4) -> C4QualityFilter:
-    return C4QualityFilter(**dataclasses.asdict(config), language=FAST)
+    return C4QualityFilter(**dataclasses.asdict(config), language=OUR_WORDS)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_lines(line: str, left: str, count: str) -> None:
     assert C4(rules.C4())(doc) is None
     assert doc.text == f"{GOOD}{left}{GOOD}".strip()
     assert doc.counts == ({f"c4.lines.{count}": 1} if count else {})
-    assert len(doc.words) == len(FAST.word_tokenize(doc.text))
+    assert len(doc.words) == len(OUR_WORDS.word_tokenize(doc.text))
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from data_pipelines.document import Document
 from data_pipelines.filters.base import Drop
 from data_pipelines.filters.fineweb import FineWeb
-from data_pipelines.words import FAST
 from fmtrain.schema import rules
+from tests.data_pipelines.datatrove_words import OUR_WORDS
 from tests.data_pipelines.filters.peer import agree, made_texts, real_texts
 
 REASONS = {
@@ -32,7 +32,7 @@ def reason(theirs: str) -> str:
 
 def peer(config: rules.FineWeb) -> FineWebQualityFilter:
     limits = {name: value for name, value in dataclasses.asdict(config).items() if name != "view"}
-    return FineWebQualityFilter(**limits, language=FAST)
+    return FineWebQualityFilter(**limits, language=OUR_WORDS)
 
 
 @pytest.mark.parametrize(

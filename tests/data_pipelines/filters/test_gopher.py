@@ -20,8 +20,9 @@ from data_pipelines.document import Document
 from data_pipelines.filters.base import Drop
 from data_pipelines.filters.gopher import GopherQuality, GopherRepetition
 from data_pipelines.filters.ngrams import first_broken
-from data_pipelines.words import FAST, PATTERN, split
+from data_pipelines.words import PATTERN, split
 from fmtrain.schema import rules
+from tests.data_pipelines.datatrove_words import OUR_WORDS
 from tests.data_pipelines.filters.peer import agree, made_texts, real_texts
 
 PROSE = "The people of the town have to be with the river, and that is the end of the story they tell. " * 10
@@ -49,7 +50,7 @@ def repetition_reason(theirs: str) -> str:
 
 def quality_peer(config: rules.GopherQuality) -> GopherQualityFilter:
     limits = {name: value for name, value in dataclasses.asdict(config).items() if name != "view"}
-    return GopherQualityFilter(**limits, language=FAST)
+    return GopherQualityFilter(**limits, language=OUR_WORDS)
 
 
 def repetition_peer(config: rules.GopherRepetition) -> GopherRepetitionFilter:
@@ -59,7 +60,7 @@ def repetition_peer(config: rules.GopherRepetition) -> GopherRepetitionFilter:
         **limits,
         top_n_grams=tuple(enumerate(top, 2)),
         dup_n_grams=tuple(enumerate(repeated, 5)),
-        language=FAST,
+        language=OUR_WORDS,
     )
 
 

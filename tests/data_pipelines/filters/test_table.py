@@ -8,7 +8,8 @@ from data_pipelines.filters import RULES
 from fmtrain.errors import ConfigError
 from fmtrain.schema.rules import Filter, Rule
 
-SETTINGS = {name: cls for name, cls in typing.get_type_hints(Filter).items() if name not in ("name", "rules", "words")}
+OTHERS = ("name", "rules", "words", "datatrove")
+SETTINGS = {name: cls for name, cls in typing.get_type_hints(Filter).items() if name not in OTHERS}
 
 
 def test_settings_and_rules_have_the_same_names() -> None:

@@ -20,7 +20,7 @@ from fmtrain.artifacts.storage import read_json
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.kinds.corpus import CorpusJob, CorpusStage
 from fmtrain.schema.dedup import Dedup
-from fmtrain.schema.rules import Decontaminate, Filter
+from fmtrain.schema.rules import Decontaminate, Filter, Length
 from fmtrain.schema.sources import Local, Rows, Stdlib
 
 MINHASH, EXACT, NONE = (
@@ -362,3 +362,14 @@ def test_what_is_quarantined_is_bounded_and_counted(
     assert (run.stage.folder / "said.txt").read_text() == (
         "6,460 records: 6,000 blank lines, 400 unreadable: text_not_a_string, 60 kept\n"
     )
+
+
+def test_a_source_of_which_nothing_is_left_is_a_warning(make_corpus: Any, tmp_path: Path) -> None:
+    rows = [{"id": f"{n}", "text": f"short {n}", "source": "small"} for n in range(60)]
+    rows.append({"id": "book", "text": "word " * 3000, "source": "book"})
+    (file := tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rules = Filter("none", ["length"], length=Length(max_words=100))
+    run = make_corpus(CorpusJob(Local(heldout_modulus=0), rules, NONE), [file], tmp_path)
+    run.run()
+    (alarm,) = read_json(run.out / "card.json")["alarms"]
+    assert alarm.startswith("nothing of the source book is left, 97% of the text that was read (1 documents)")

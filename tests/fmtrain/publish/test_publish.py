@@ -98,6 +98,16 @@ def test_the_folder(model: Path, tmp_path: Path) -> None:
     assert [a["ref"] for a in lineage["ancestors"]] == ["dpo@v1", "corpus@v1"]
 
 
+def test_what_was_not_measured_is_said_only_where_nothing_was(tmp_path: Path) -> None:
+    lineage, said = {"fingerprint": "f", "inputs": {"model": {}}, "ancestors": []}, "It was not measured on anything"
+    measured = records.read(evaluation(tmp_path / "e"))
+    assert said in render("mine", {}, lineage, None) and said not in render("mine", {}, lineage, measured)
+    measured.text = []
+    assert said not in render("mine", {}, lineage, measured)  # held-out pairs are something
+    measured.preferences = []
+    assert said in render("mine", {}, lineage, measured)
+
+
 def test_a_card_obeys_nothing_that_a_foreign_folder_says(tmp_path: Path) -> None:
     evil = "x`` | <script>alert(1)</script> ![i](http://e.vil) \x1b[31m\u202e\n# heading\n```\n"
     shapes = []

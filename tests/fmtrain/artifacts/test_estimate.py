@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from data_pipelines.sources.estimate import records
+from fmtrain.artifacts.estimate import records
 from fmtrain.artifacts.sources import identify
 
 LINES = "".join(json.dumps({"text": f"document {n} " * (n % 40)}) + "\n" for n in range(20_000)).encode()
