@@ -19,15 +19,16 @@ from fmtrain.artifacts.sources import HUB, identify
 from fmtrain.artifacts.stage import Source
 from fmtrain.artifacts.storage import private_dir, read_json, write_json
 from fmtrain.artifacts.worker import die_with_parent
-from fmtrain.errors import ExitCode, InputError, StageFailed, Unavailable
+from fmtrain.errors import ExitCode, FmtrainError, InputError, StageFailed, StoreError, Unavailable
 from launch.backends.environment import environment, module
 from launch.backends.process import Process
 from launch.graph import Folder
 from launch.hub_rows import asked_of
-from launch.plan import Step
+from launch.plan import KEPT, Step
 from launch.terminal import Live, duration
 
 NAME = "fetch"  # of its log and its progress
+_KINDS: tuple[type[FmtrainError], ...] = (InputError, Unavailable, StoreError)  # that end a fetch
 _LOOK = 0.2  # seconds between two looks at it
 _MB = 1_000_000
 
@@ -72,6 +73,12 @@ def wanted(steps: list[Step]) -> list[Wanted]:
                 one.repo.files[where[2]] = Entry(source.size, source.sha256, source.sha256)
                 one.names.append(where[2])
     return list(found.values())
+
+
+def notes(steps: list[Step]) -> list[str]:
+    """What there is to fetch before the steps that are to be made."""
+    found = [(one.repo, one.bytes - one.there()) for one in wanted([s for s in steps if s.action not in KEPT])]
+    return [f"{repo.name}@{repo.commit[:12]}: {size / _MB:,.0f} MB are fetched first" for repo, size in found if size]
 
 
 def fetch(
@@ -141,7 +148,7 @@ def _fetched(one: Wanted, run: Path, passed: list[str], check: Callable[[], None
         live.end()
     said: dict[str, Any] = read_json(answer) if answer.is_file() else {}
     if error := said.get("error"):
-        raise (Unavailable if said["unavailable"] else InputError)(error)
+        raise next((kind for kind in _KINDS if kind.__name__ == said["kind"]), InputError)(error)
     if process.wait() != 0 or not said:
         log = run / "logs" / NAME / "rank0.log"
         raise StageFailed(f"{one.given}: fetching {one.repo.ref} ended with code {process.wait()}; log: {log}")
@@ -168,8 +175,8 @@ def main(argv: list[str] | None = None) -> int:
         hub.fetch(one.repo, one.names, one.given)
         said["files"] = [asdict(_checked(one, name)) for name in one.names]
         hub.note(one.repo)
-    except InputError as e:
-        said = {"error": redact.shown(str(e)), "unavailable": isinstance(e, Unavailable)}
+    except FmtrainError as e:
+        said = {"error": redact.shown(str(e)), "kind": type(e).__name__}
         print(f"error: {e}", file=sys.stderr)
     write_json(order.with_name("fetched.json"), said)
     return ExitCode.INPUT if "error" in said else ExitCode.DONE

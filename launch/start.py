@@ -12,6 +12,7 @@ from fmtrain.schema.launch import Slurm
 from fmtrain.schema.root import Root
 from launch import driver, submit
 from launch.backends.environment import misleading
+from launch.fetch import notes
 from launch.graph import Graph, build, pinned
 from launch.plan import Step, plan
 from launch.record import Run, new_run_id
@@ -39,7 +40,9 @@ class Begun:
 
 def planned(root: Root) -> Planned:
     store, graph = store_at(root.store), build(root)
-    return Planned(root, store, graph, plan(graph, store))
+    steps = plan(graph, store)
+    graph.notes += notes(steps)
+    return Planned(root, store, graph, steps)
 
 
 def begin(root: Root, overrides: list[str], config_dir: Path | None) -> Begun:
