@@ -329,7 +329,7 @@ def refusal(kind: Kind, name: str, asked: str, given: str, error: BaseException)
 
 def _nothing(kind: Kind, name: str, asked: str, given: str, why: str) -> Unavailable:
     """The hub is away, and what is needed is not cached."""
-    of = " --repo-type dataset" if kind == "dataset" else ""
+    of = " --repo-type dataset" if kind == "dataset" else " --exclude '*.bin' --exclude '*/*'"
     at = "" if asked == "main" else f" --revision {shlex.quote(asked)}"
     return Unavailable(
         f"{given}: the hub does not answer ({why}), and {name} at {asked!r} is not whole in the cache "
