@@ -5,6 +5,7 @@ lies there, fetched now or long ago, so that a flipped bit is told before anythi
 any time: whole files stay, and the next run fetches the others.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -15,9 +16,9 @@ from typing import Any
 from fmtrain import redact, show
 from fmtrain.artifacts import hub
 from fmtrain.artifacts.hub import Entry, Repo
-from fmtrain.artifacts.sources import HUB, identify
+from fmtrain.artifacts.sources import identify
 from fmtrain.artifacts.stage import Source
-from fmtrain.artifacts.storage import private_dir, read_json, write_json
+from fmtrain.artifacts.storage import private_dir, read_json, user_umask, write_json
 from fmtrain.artifacts.worker import die_with_parent
 from fmtrain.errors import ExitCode, FmtrainError, InputError, StageFailed, StoreError, Unavailable
 from launch.backends.environment import environment, module
@@ -66,7 +67,7 @@ def wanted(steps: list[Step]) -> list[Wanted]:
         found.setdefault((repo.kind, repo.ref), Wanted(f"model.path={folder.path}", repo, names))
     for step in steps:
         for source in step.node.sources:
-            if source.path.startswith(HUB) and (where := hub.at(source.path)):
+            if not source.stamp and (where := hub.at(source.path)):
                 data = step.node.job.data
                 repo = Repo("dataset", where[0], asked_of(data), where[1], {})
                 one = found.setdefault((repo.kind, repo.ref), Wanted(f"data.path={data.path}", repo, []))
@@ -115,7 +116,7 @@ def _folders(steps: list[Step]) -> list[Folder]:
 
 def _here(source: Source, repo: Repo, files: dict[str, Source]) -> Source:
     """A file of a data set where it was fetched to, under the name that it was planned with."""
-    where = hub.at(source.path) if source.path.startswith(HUB) else None
+    where = None if source.stamp else hub.at(source.path)
     if where is None or f"{where[0]}@{where[1]}" != repo.ref:
         return source
     return replace(files[where[2]], name=source.name)
@@ -126,7 +127,7 @@ def _fetched(one: Wanted, run: Path, passed: list[str], check: Callable[[], None
     place = private_dir(run / "stages" / NAME)
     order, answer = place / "wanted.json", place / "fetched.json"
     answer.unlink(missing_ok=True)
-    write_json(order, asdict(one))
+    write_json(order, {**asdict(one), "umask": user_umask()})
     env = environment("network", passed) | {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     live = Live(NAME, place / "progress.json")
     process = Process(module("launch.fetch", str(order)), env, run / "logs" / NAME / "rank0.log")
@@ -168,6 +169,7 @@ def main(argv: list[str] | None = None) -> int:
     die_with_parent()
     order = Path((sys.argv[1:] if argv is None else argv)[0])
     data = read_json(order)
+    os.umask(data["umask"])
     files = {name: Entry(**entry) for name, entry in data["repo"]["files"].items()}
     one = Wanted(data["given"], Repo(**{**data["repo"], "files": files}), data["names"])
     said: dict[str, Any] = {}

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fmtrain.artifacts.remote import hub_failure
-from fmtrain.artifacts.storage import read_left, sha256_file, write_json, write_text
+from fmtrain.artifacts.storage import read_left, sha256_file, users_files, write_json, write_text
 from fmtrain.errors import InputError, StoreError, Unavailable
 
 Kind = Literal["model", "dataset"]
@@ -138,7 +138,7 @@ def _told(kind: Kind, name: str, asked: str) -> Repo:
         raise ValueError(f"its answer names the commit {info.sha!r}")
     counted = getattr(getattr(info, "safetensors", None), "total", None)
     found = Repo(kind, name, asked, info.sha, files, counted)
-    with contextlib.suppress(OSError):  # a cache that is only read
+    with contextlib.suppress(OSError), users_files():  # a cache that is only read
         place = _listing(kind, name, info.sha)
         place.parent.mkdir(parents=True, exist_ok=True)
         write_json(place, {"parameters": counted, "files": {key: asdict(entry) for key, entry in files.items()}})
@@ -191,13 +191,28 @@ def fetch(repo: Repo, names: Iterable[str], given: str) -> None:
         hf_hub_download(repo.name, name, repo_type=repo.kind, revision=repo.commit)
 
     try:
-        with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        with users_files(), _quietly(), ThreadPoolExecutor(_AT_A_TIME) as pool:
             list(pool.map(one, repo.lacks(names)))
     except failures() as e:
         _check_disk(repo.kind, repo.name, e)
         if (why := away(e)) is None:
             raise refusal(repo.kind, repo.name, repo.asked, given, e) from None
         raise _nothing(repo.kind, repo.name, repo.asked, given, why) from None
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the client's bars: how far a fetch is, a run says itself."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 def _tidy(repo: Repo, name: str) -> None:
@@ -225,7 +240,7 @@ def note(repo: Repo) -> None:
     """Remember in the cache what commit the name stood for, as the hub's client does: offline it is asked there."""
     ref = cache(repo.kind, repo.name) / "refs" / repo.asked
     if not is_commit(repo.asked):
-        with contextlib.suppress(OSError):  # a cache that is only read
+        with contextlib.suppress(OSError), users_files():  # a cache that is only read
             ref.parent.mkdir(parents=True, exist_ok=True)
             write_text(ref, repo.commit)
 

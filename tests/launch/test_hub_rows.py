@@ -104,11 +104,23 @@ def test_from_its_name_to_examples(hub: Hub, tmp_path: Path) -> None:
     assert (base["repo"], base["revision"], base["commit"], base["licence"]) == (NAME, "main", commit, "mit")
     assert base["files"].keys() == {f"main/{name}" for name in train}
     assert [name for name, _, _ in manifest(tmp_path)["payload"]["sources"]] == sorted(train)
+    assert all(p.stat().st_mode & 0o044 for p in (hub.folder / "home").glob("datasets--*/blobs/*"))  # as the umask says
     offline = {**hub.environment, "HF_HUB_OFFLINE": "1"}
     assert "reuse examples@v1" in said(fmtrain("run", *words(tmp_path, "data.config=main"), **offline))
     missing = said(fmtrain("plan", *words(tmp_path, "data.split=test"), **offline), 3)
     assert "not whole in the cache" in missing and "it lacks main/test-00000-of-00001.parquet" in missing
     assert f"hf download {NAME} --repo-type dataset" in missing
+
+
+@pytest.mark.long
+def test_a_flipped_bit_in_the_cache_is_told(hub: Hub, tmp_path: Path) -> None:
+    said(fmtrain("run", *words(tmp_path), **hub.environment))
+    (path,) = (hub.folder / "home").glob("datasets--*/snapshots/*/main/train-00001-*")
+    content = bytearray(path.read_bytes())
+    content[content.index(b"parquet-cpp")] ^= 1  # who wrote it: nobody else would notice
+    path.resolve().write_bytes(content)
+    error = said(fmtrain("run", *words(tmp_path, "stages.examples.max_sft_rows=7"), **hub.environment), 3)
+    assert f"{path.name} in the cache is not what the hub has as {NAME}@" in error and f"rm {path.resolve()}" in error
 
 
 @pytest.mark.long
