@@ -23,7 +23,7 @@ _HEADS = {"causal": ("ForCausalLM", "LMHeadModel"), "masked": ("ForMaskedLM",)} 
 _ENCODERS = ("bert", "roberta", "xlm-roberta", "distilbert", "albert", "electra", "deberta", "deberta-v2", "mpnet",
              "modernbert", "camembert")  # fmt: skip
 _OURS = ("manifest.json", "lineage.json")
-_MOST = 256 << 20  # bytes of a model folder's JSON, text or template; the largest tokenizer.json known have 35 MB
+MOST = 256 << 20  # bytes of a model folder's JSON, text or template; the largest tokenizer.json known have 35 MB
 _SAVE = "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(OTHER)"
 
 
@@ -44,9 +44,9 @@ def base_files(given: str, pickle: bool = False) -> list[Source]:
     safe = any(name.endswith(".safetensors") for name in names)
     read = [n for n in names if n.endswith(_READ if safe else (*_READ, ".bin")) and n not in _OURS]
     for name in read:
-        if not name.endswith(WEIGHTS) and (size := (root / name).stat().st_size) > _MOST:
+        if not name.endswith(WEIGHTS) and (size := (root / name).stat().st_size) > MOST:
             raise InputError(
-                f"model.path={given}: {name} holds {size} bytes, and no more than {_MOST} are expected in a model's "
+                f"model.path={given}: {name} holds {size} bytes, and no more than {MOST} are expected in a model's "
                 "settings and vocabulary; is this a model folder?"
             )
     return [identify(str(root / name), name, full=True) for name in read]
@@ -182,7 +182,7 @@ def tokens_in(root: Path) -> int:
     """How many tokens tokenizer.json has, those beside its vocabulary too; 0 where that is not known."""
     if not (root / "tokenizer.json").exists():
         return 0
-    table = read_object(root, "tokenizer.json", _MOST)
+    table = read_object(root, "tokenizer.json", MOST)
     model, added = table.get("model"), table.get("added_tokens")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     known = {v[0] for v in vocabulary if isinstance(v, list) and v} if isinstance(vocabulary, list) else vocabulary

@@ -35,7 +35,8 @@ from launch.backends.command import Backend, Command, Failure, Job
 from launch.backends.environment import module
 from launch.beside import Work, side_by_side
 from launch.cause import ASKED, cause
-from launch.fetch import fetch
+from launch.fetch import NAME as FETCH
+from launch.fetch import fetch, wanted
 from launch.graph import Folder, Node
 from launch.hub_rows import told
 from launch.plan import KEPT, Step
@@ -73,7 +74,9 @@ class Driver:
                 self.made[step.node.stage] = self._named(step, self.made[step.node.stage])
         if not todo:
             return
-        fetch(todo, self.run.folder, self.run.root.launch.env, self.signals.check, self.run.event)
+        if wanted(todo):
+            self.run.update(stage=FETCH)
+            fetch(todo, self.run.folder, self.run.root.launch.env, self.signals.check, self.run.event)
         with open_backend(self.run.root.launch, self.run.folder, self.run.root.recipe, self.signals.check) as backend:
             for note in backend.notes:
                 print(f"  {note}", flush=True)

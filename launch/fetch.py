@@ -5,6 +5,7 @@ lies there, fetched now or long ago, so that a flipped bit is told before anythi
 any time: whole files stay, and the next run fetches the others.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -15,19 +16,20 @@ from typing import Any
 from fmtrain import redact, show
 from fmtrain.artifacts import hub
 from fmtrain.artifacts.hub import Entry, Repo
-from fmtrain.artifacts.sources import HUB, identify
+from fmtrain.artifacts.sources import identify
 from fmtrain.artifacts.stage import Source
-from fmtrain.artifacts.storage import private_dir, read_json, write_json
+from fmtrain.artifacts.storage import private_dir, read_json, user_umask, write_json
 from fmtrain.artifacts.worker import die_with_parent
-from fmtrain.errors import ExitCode, InputError, StageFailed, Unavailable
+from fmtrain.errors import ExitCode, FmtrainError, InputError, StageFailed, StoreError, Unavailable
 from launch.backends.environment import environment, module
 from launch.backends.process import Process
 from launch.graph import Folder
 from launch.hub_rows import asked_of
-from launch.plan import Step
+from launch.plan import KEPT, Step
 from launch.terminal import Live, duration
 
 NAME = "fetch"  # of its log and its progress
+_KINDS: tuple[type[FmtrainError], ...] = (InputError, Unavailable, StoreError)  # that end a fetch
 _LOOK = 0.2  # seconds between two looks at it
 _MB = 1_000_000
 
@@ -66,13 +68,19 @@ def wanted(steps: list[Step]) -> list[Wanted]:
         one.names += [name for name in names if name not in one.names]  # a stage may read the tokenizer alone
     for step in steps:
         for source in step.node.sources:
-            if source.path.startswith(HUB) and (where := hub.at(source.path)):
+            if not source.stamp and (where := hub.at(source.path)):
                 data = step.node.job.data
                 repo = Repo("dataset", where[0], asked_of(data), where[1], {})
                 one = found.setdefault((repo.kind, repo.ref), Wanted(f"data.path={data.path}", repo, []))
                 one.repo.files[where[2]] = Entry(source.size, source.sha256, source.sha256)
                 one.names.append(where[2])
     return list(found.values())
+
+
+def notes(steps: list[Step]) -> list[str]:
+    """What there is to fetch before the steps that are to be made."""
+    found = [(one.repo, one.bytes - one.there()) for one in wanted([s for s in steps if s.action not in KEPT])]
+    return [f"{repo.name}@{repo.commit[:12]}: {size / _MB:,.0f} MB are fetched first" for repo, size in found if size]
 
 
 def fetch(
@@ -109,7 +117,7 @@ def _folders(steps: list[Step]) -> list[Folder]:
 
 def _here(source: Source, repo: Repo, files: dict[str, Source]) -> Source:
     """A file of a data set where it was fetched to, under the name that it was planned with."""
-    where = hub.at(source.path) if source.path.startswith(HUB) else None
+    where = None if source.stamp else hub.at(source.path)
     if where is None or f"{where[0]}@{where[1]}" != repo.ref:
         return source
     return replace(files[where[2]], name=source.name)
@@ -120,7 +128,7 @@ def _fetched(one: Wanted, run: Path, passed: list[str], check: Callable[[], None
     place = private_dir(run / "stages" / NAME)
     order, answer = place / "wanted.json", place / "fetched.json"
     answer.unlink(missing_ok=True)
-    write_json(order, asdict(one))
+    write_json(order, {**asdict(one), "umask": user_umask()})
     env = environment("network", passed) | {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     live = Live(NAME, place / "progress.json")
     process = Process(module("launch.fetch", str(order)), env, run / "logs" / NAME / "rank0.log")
@@ -142,7 +150,7 @@ def _fetched(one: Wanted, run: Path, passed: list[str], check: Callable[[], None
         live.end()
     said: dict[str, Any] = read_json(answer) if answer.is_file() else {}
     if error := said.get("error"):
-        raise (Unavailable if said["unavailable"] else InputError)(error)
+        raise next((kind for kind in _KINDS if kind.__name__ == said["kind"]), InputError)(error)
     if process.wait() != 0 or not said:
         log = run / "logs" / NAME / "rank0.log"
         raise StageFailed(f"{one.given}: fetching {one.repo.ref} ended with code {process.wait()}; log: {log}")
@@ -162,6 +170,7 @@ def main(argv: list[str] | None = None) -> int:
     die_with_parent()
     order = Path((sys.argv[1:] if argv is None else argv)[0])
     data = read_json(order)
+    os.umask(data["umask"])
     files = {name: Entry(**entry) for name, entry in data["repo"]["files"].items()}
     one = Wanted(data["given"], Repo(**{**data["repo"], "files": files}), data["names"])
     said: dict[str, Any] = {}
@@ -169,8 +178,8 @@ def main(argv: list[str] | None = None) -> int:
         hub.fetch(one.repo, one.names, one.given)
         said["files"] = [asdict(_checked(one, name)) for name in one.names]
         hub.note(one.repo)
-    except InputError as e:
-        said = {"error": redact.shown(str(e)), "unavailable": isinstance(e, Unavailable)}
+    except FmtrainError as e:
+        said = {"error": redact.shown(str(e)), "kind": type(e).__name__}
         print(f"error: {e}", file=sys.stderr)
     write_json(order.with_name("fetched.json"), said)
     return ExitCode.INPUT if "error" in said else ExitCode.DONE

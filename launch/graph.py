@@ -187,7 +187,10 @@ def _folder(origin: edges.Path, pickle: bool) -> Folder:
 def _away(folder: Folder) -> str:
     """A word on what a name stands for where that is not what one would think."""
     if folder.hub and folder.hub.repo.away:
-        return f"{folder.path} is {folder.ref}, as it is cached: the hub does not answer ({folder.hub.repo.away})"
+        repo = folder.hub.repo
+        return (
+            f"{folder.path} is {repo.name}@{repo.commit[:12]}, as it is cached: the hub does not answer ({repo.away})"
+        )
     if not folder.hub and parse(folder.path):
         return f"{folder.path} is the folder of that name here; the hub's is {folder.path}@main"
     return ""

@@ -19,7 +19,7 @@ from fmtrain.artifacts.stage import Source
 from fmtrain.errors import InputError
 from fmtrain.schema.root import Root
 from fmtrain.schema.training import Model
-from launch.base import WEIGHTS, check_tokenizer, check_weights
+from launch.base import MOST, WEIGHTS, check_tokenizer, check_weights
 
 # Settings and tokenizers, at the top of a repository; other folders hold other formats of the same model.
 _SMALL = re.compile(
@@ -45,7 +45,7 @@ def named(given: str, pickle: bool) -> Named:
     assert asked is not None, given
     repo = hub.find("model", *asked, key, whole=lambda repo: _is_whole(repo, pickle))
     top = sorted(name for name in repo.files if "/" not in name)
-    if repo.away and not any(name.endswith(WEIGHTS) for name in top):
+    if not repo.listed and not any(name.endswith(WEIGHTS) for name in top):
         raise hub.incomplete(repo, ["its weights"], key)
     check_weights(key, top, pickle)
     small = _small(repo)
@@ -82,7 +82,13 @@ def _small(repo: Repo) -> list[str]:
         raise InputError(
             f"model.path={repo.name}: it has no config.json at {repo.asked!r}: no model that transformers loads"
         )
-    return sorted(name for name in repo.files if _SMALL.fullmatch(name))
+    found = sorted(name for name in repo.files if _SMALL.fullmatch(name))
+    if large := next((name for name in found if repo.files[name].size > MOST), None):
+        raise InputError(
+            f"model.path={repo.name}: {large} has {repo.files[large].size} bytes, and no more than {MOST} are expected "
+            "in a model's settings and vocabulary"
+        )
+    return found
 
 
 def _weights_of(repo: Repo, key: str, pickle: bool) -> tuple[list[str], list[str]]:
@@ -119,7 +125,9 @@ def _is_whole(repo: Repo, pickle: bool) -> bool:
     """Whether a snapshot in the cache holds all that is needed of the commit."""
     try:
         weights, index = _weights_of(repo, "", pickle)
-        return "tokenizer_config.json" in repo.files and bool(weights or _shards(repo, index[0], ""))
+        if not repo.lacks(index):
+            weights = weights or _shards(repo, index[0], "")
+        return "tokenizer_config.json" in repo.files and not repo.lacks([*_small(repo), *index, *weights])
     except InputError:
         return False
 

@@ -6,6 +6,7 @@ files make a split the data set's card says, else their names, by the rules of `
 """
 
 import os
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +20,7 @@ from fmtrain.artifacts.storage import expanded
 from fmtrain.errors import ConfigError, InputError
 from fmtrain.schema.sources import Rows
 
+_SHARD = re.compile(r"-[0-9]{5}-of-([0-9]{5})")
 _READ = (".jsonl", ".json", ".ndjson", ".parquet")  # endings of files of rows, .gz and .zst behind the first three
 
 
@@ -38,11 +40,11 @@ def hub_rows(data: Rows) -> list[Source]:
         raise InputError(f"{key}: neither a folder on this machine nor a name on the hub (OWNER/NAME@REVISION)")
     if asked[1] and data.revision:
         raise ConfigError(f"{key} data.revision={data.revision}: two revisions; give one")
-    repo = hub.find("dataset", asked[0], asked[1] or data.revision, key)
+    repo = hub.find("dataset", asked[0], asked[1] or data.revision, key, whole=lambda repo: _is_whole(repo, data, key))
     _get(repo, [CARD] if CARD in repo.files else [], key)
     names = _split(list(repo.files), _card(repo.snapshot / CARD), data, key)
-    if repo.away and not names:
-        raise hub.incomplete(repo, ["the files of that split"], key)
+    if not repo.listed and (not names or _is_in_part(names)):
+        raise hub.incomplete(repo, ["files of that split"], key)
     names = names or _none(data, key)
     _get(repo, [name for name in names if not repo.files[name].sha256], key)
     if repo.away and (lacking := repo.lacks(names)):
@@ -50,6 +52,24 @@ def hub_rows(data: Rows) -> list[Source]:
     if not repo.lacks(names):
         hub.note(repo)
     return [_source(repo, name, short) for name, short in _named(names).items()]
+
+
+def _is_whole(repo: Repo, data: Rows, key: str) -> bool:
+    """Whether all that is needed of a commit is in the cache, and known to be all."""
+    needed = [CARD] if CARD in repo.files else []
+    if not repo.listed or repo.lacks(needed):
+        return False
+    try:
+        names = _split(list(repo.files), _card(repo.snapshot / CARD), data, key)
+    except InputError:
+        return False
+    return bool(names) and not repo.lacks(names)
+
+
+def _is_in_part(names: list[str]) -> bool:
+    """Whether files that are called 00000-of-00002 and so on are fewer than they say."""
+    found = [(name[: part.start()], int(part[1])) for name in names if (part := _SHARD.search(name))]
+    return any(found.count(one) < one[1] for one in found)
 
 
 def told(data: Any, sources: list[Source]) -> dict[str, Any]:

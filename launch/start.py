@@ -14,6 +14,7 @@ from launch import driver, submit
 from launch.asked import asked
 from launch.backends.environment import misleading
 from launch.compose import compose
+from launch.fetch import notes
 from launch.graph import Graph, build, pinned
 from launch.plan import KEPT, Step, plan
 from launch.record import Run, new_run_id
@@ -51,6 +52,7 @@ def planned(root: Root, source: Published | None = None) -> Planned:
         source.check_pins(graph, store)
     steps = plan(graph, store)
     check_vocabulary(steps)
+    graph.notes += notes(steps)
     return Planned(root, store, graph, steps)
 
 

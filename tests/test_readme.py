@@ -62,6 +62,12 @@ INSTEAD = {  # command -> what is run, why
         "filter.decontaminate.sets=[gsm8k,mmlu,./evals/ours:test] --cfg job",
         "no hub: its configuration",
     ),
+    "fmtrain run recipe=finetune model.path=HuggingFaceTB/SmolLM2-135M-Instruct data.path=openai/gsm8k "
+    "data.config=main data.prompt_key=question data.completion_key=answer": (
+        "fmtrain plan recipe=finetune model.path=HuggingFaceTB/SmolLM2-135M-Instruct data.path=openai/gsm8k "
+        "data.config=main data.prompt_key=question data.completion_key=answer --cfg job",
+        "no hub: its configuration",
+    ),
     "fmtrain run recipe=quickstart stages.sft.inputs.model=pretrain@v1": (
         "fmtrain run recipe=quickstart_tiny launch=inline stages.sft.inputs.model=pretrain@v1",
         "the store's pretrain@v1 is the tiny recipe's, and another is refused",

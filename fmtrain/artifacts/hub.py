@@ -7,19 +7,21 @@ had is told apart: gated, missing or private, another revision, a network that i
 huggingface_hub is imported where a name is met.
 """
 
+import contextlib
+import errno
 import hashlib
 import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from fmtrain.artifacts.remote import hub_failure
-from fmtrain.artifacts.storage import sha256_file, write_text
-from fmtrain.errors import InputError, Unavailable
+from fmtrain.artifacts.storage import read_left, sha256_file, users_files, write_json, write_text
+from fmtrain.errors import InputError, StoreError, Unavailable
 
 Kind = Literal["model", "dataset"]
 SECONDS = 10.0  # that the hub may take to say what a name stands for
@@ -30,6 +32,10 @@ _ADDRESS = re.compile(r"hf://datasets/([^@]+)@([0-9a-f]{40})/(.+)")
 _PLACE = re.compile(r"/(?:models|datasets)--([^/]+)/snapshots/([0-9a-f]{40})/(.+)")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_DISK = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EEXIST,
+    errno.EISDIR,
+)  # fmt: skip
 _REFUSED = (400, 401, 403)  # the hub's own words without a name; its 404 says what is not there
 
 
@@ -53,6 +59,7 @@ class Repo:
     files: dict[str, Entry] = field(repr=False)
     parameters: int | None = None  # of a model, where the hub has counted them
     away: str = ""
+    listed: bool = True  # whether `files` are all that it has, not those that somebody has fetched
 
     @property
     def ref(self) -> str:
@@ -108,6 +115,7 @@ def find(
     try:
         return _told(kind, name, asked)
     except failures() as e:
+        _check_disk(kind, name, e)
         if (why := away(e)) is None:
             raise refusal(kind, name, asked, given, e) from None
         if (known := _cached(kind, name, asked, why)) is not None:
@@ -129,7 +137,17 @@ def _told(kind: Kind, name: str, asked: str) -> Repo:
     if not is_commit(str(info.sha)):
         raise ValueError(f"its answer names the commit {info.sha!r}")
     counted = getattr(getattr(info, "safetensors", None), "total", None)
-    return Repo(kind, name, asked, info.sha, files, counted)
+    found = Repo(kind, name, asked, info.sha, files, counted)
+    with contextlib.suppress(OSError), users_files():  # a cache that is only read
+        place = _listing(kind, name, info.sha)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_json(place, {"parameters": counted, "files": {key: asdict(entry) for key, entry in files.items()}})
+    return found
+
+
+def _listing(kind: Kind, name: str, commit: str) -> Path:
+    """Where the hub's word on a commit is kept, in the cache: what a snapshot lacks it cannot say itself."""
+    return cache(kind, name) / ".fmtrain" / f"{commit}.json"
 
 
 def _cached(kind: Kind, name: str, asked: str, why: str) -> Repo | None:
@@ -140,11 +158,16 @@ def _cached(kind: Kind, name: str, asked: str, why: str) -> Repo | None:
             commit = (folder / "refs" / asked).read_text(encoding="utf-8").strip()
         except (OSError, ValueError):
             return None
-    snapshot = folder / "snapshots" / commit
-    if not is_commit(commit) or not snapshot.is_dir():
+    if not is_commit(commit):
         return None
-    files = {path.relative_to(snapshot).as_posix(): _entry(path) for path in _files(snapshot)}
-    return Repo(kind, name, asked, commit, files, away=why)
+    said = read_left(_listing(kind, name, commit), dict)
+    try:
+        files = {key: Entry(**entry) for key, entry in said["files"].items()}
+        return Repo(kind, name, asked, commit, files, said["parameters"], why)
+    except (KeyError, TypeError, AttributeError):  # another tool has fetched it
+        snapshot = folder / "snapshots" / commit
+        files = {path.relative_to(snapshot).as_posix(): _entry(path) for path in _files(snapshot)}
+        return Repo(kind, name, asked, commit, files, None, why, listed=False) if files else None
 
 
 def _files(snapshot: Path) -> Iterator[Path]:
@@ -168,12 +191,28 @@ def fetch(repo: Repo, names: Iterable[str], given: str) -> None:
         hf_hub_download(repo.name, name, repo_type=repo.kind, revision=repo.commit)
 
     try:
-        with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        with users_files(), _quietly(), ThreadPoolExecutor(_AT_A_TIME) as pool:
             list(pool.map(one, repo.lacks(names)))
     except failures() as e:
+        _check_disk(repo.kind, repo.name, e)
         if (why := away(e)) is None:
             raise refusal(repo.kind, repo.name, repo.asked, given, e) from None
         raise _nothing(repo.kind, repo.name, repo.asked, given, why) from None
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the client's bars: how far a fetch is, a run says itself."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 def _tidy(repo: Repo, name: str) -> None:
@@ -199,10 +238,11 @@ def _tidy(repo: Repo, name: str) -> None:
 
 def note(repo: Repo) -> None:
     """Remember in the cache what commit the name stood for, as the hub's client does: offline it is asked there."""
+    ref = cache(repo.kind, repo.name) / "refs" / repo.asked
     if not is_commit(repo.asked):
-        ref = cache(repo.kind, repo.name) / "refs" / repo.asked
-        ref.parent.mkdir(parents=True, exist_ok=True)
-        write_text(ref, repo.commit)
+        with contextlib.suppress(OSError), users_files():  # a cache that is only read
+            ref.parent.mkdir(parents=True, exist_ok=True)
+            write_text(ref, repo.commit)
 
 
 def check(repo: Repo, name: str, given: str) -> None:
@@ -246,6 +286,15 @@ def failures() -> tuple[type[BaseException], ...]:
 
     answers = (ValueError, TypeError, KeyError, SafetensorsParsingError)
     return (HfHubHTTPError, hub_failure(), OSError, *answers)
+
+
+def _check_disk(kind: Kind, name: str, error: BaseException) -> None:
+    """StoreError where it is the cache that cannot be used: full, somebody else's, no folder."""
+    if isinstance(error, OSError) and error.errno in _DISK:
+        raise StoreError(
+            f"{cache(kind, name).parent}, the cache of the hub, cannot be used: {error.strerror}"
+            f"{f' ({error.filename})' if error.filename else ''}. Mend that, or give another place: HF_HOME=DIR"
+        ) from None
 
 
 def away(error: BaseException) -> str | None:
@@ -295,7 +344,7 @@ def refusal(kind: Kind, name: str, asked: str, given: str, error: BaseException)
 
 def _nothing(kind: Kind, name: str, asked: str, given: str, why: str) -> Unavailable:
     """The hub is away, and what is needed is not cached."""
-    of = " --repo-type dataset" if kind == "dataset" else ""
+    of = " --repo-type dataset" if kind == "dataset" else " --exclude '*.bin' --exclude '*/*'"
     at = "" if asked == "main" else f" --revision {shlex.quote(asked)}"
     return Unavailable(
         f"{given}: the hub does not answer ({why}), and {name} at {asked!r} is not whole in the cache "

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from fmtrain.artifacts import hub
 from fmtrain.artifacts.remote import RemoteFile, describe, is_url, plain
 from fmtrain.artifacts.stage import Source
 from fmtrain.artifacts.storage import sha256_file
@@ -40,9 +41,10 @@ def identify(path: str, name: str, full: bool = False) -> Source:
             f.seek(max(_MIB, size - _MIB))
             last = _exactly(f, max(0, min(size - _MIB, _MIB)))
     except OSError as e:
-        raise InputError(
-            f"{plain(path)} cannot be read: {e.strerror}. Check {_setting(name)} and the permissions"
-        ) from None
+        mend = f"Check {_setting(name)} and the permissions"
+        if hub.at(path):
+            mend = "It is in the hub's cache (HF_HOME), which is to lie where every node sees it"
+        raise InputError(f"{plain(path)} cannot be read: {e.strerror}. {mend}") from None
     small = size <= 2 * _MIB
     stamp = hashlib.sha256(f"{size}\n".encode() + first + last + (b"" if small else f"\n{mark}".encode())).hexdigest()
     if small:

@@ -179,6 +179,17 @@ def private_files() -> Iterator[None]:
         os.umask(given)
 
 
+@contextlib.contextmanager
+def users_files() -> Iterator[None]:
+    """Within `private_files`: what is created is as open to others as the user's umask says, in places that are not
+    ours, as the hub's cache."""
+    before = os.umask(user_umask())
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 def user_umask() -> int:
     """The umask that the user set, within `private_files` too."""
     if _umask is not None:

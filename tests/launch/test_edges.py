@@ -60,6 +60,9 @@ def test_a_version_and_a_folder() -> None:
     found = fed("stages.sft.inputs.model=pretrain@v1")
     assert found["sft"]["model"] == Pin("pretrain@v1", ("model", "published"), "stages.sft.inputs.model", "pretrain")
     assert fed("stages.sft.inputs.model=./here")["sft"]["model"] == edges.Path("here")
+    assert fed("stages.sft.inputs.model=./own/er")["sft"]["model"] == edges.Path("own/er")  # a folder in any case
+    for name in ("own/er", "own/er@main", "own/er@v1", f"own/er@{'a' * 40}"):
+        assert fed(f"stages.sft.inputs.model='{name}'")["sft"]["model"] == edges.Path(name, may_be_hub=True)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from launch.hub import pins
 from tests.conftest import fmtrain
 from tests.data_pipelines.sources.hub_server import Hub
 from tests.fmtrain.fixtures import make_tokenizer, tiny_llama
+from tests.processes import Place
 
 NAME, TOKEN = "some/model", "hf_" + "a" * 34
 CARD = b"---\nlicense: apache-2.0\n---\n# A model\n"
@@ -81,6 +82,7 @@ def test_from_its_name_to_a_model(hub: Hub, tmp_path: Path, model: dict[str, byt
     plan = said(fmtrain("plan", *words(tmp_path), **hub.environment))
     assert f"{parameters / 1000:.0f} k parameters, 2 steps" in plan, plan
     assert cached(hub) == NEEDED | {"README.md"}
+    assert f"{NAME}@{hub.heads[NAME][:12]}: 0 MB are fetched first" in plan
     run = said(fmtrain("run", *words(tmp_path), **{**hub.environment, "HF_TOKEN": TOKEN}))
     commit = hub.heads[NAME]
     assert f"fetch      {NAME}@{commit[:12]} (" in run
@@ -100,7 +102,9 @@ def test_from_its_name_to_a_model(hub: Hub, tmp_path: Path, model: dict[str, byt
     assert "reuse finetune_sft@v1" in said(fmtrain("run", *exact, **hub.environment))
     assert hub.requests == []  # a commit that is cached needs no one's answer
     offline = said(fmtrain("run", *words(tmp_path, "seed=2"), **{**hub.environment, "HF_HUB_OFFLINE": "1"}))
-    assert f"{NAME} is {NAME}@{commit}, as it is cached: the hub does not answer (HF_HUB_OFFLINE is set)" in offline
+    assert (
+        f"{NAME} is {NAME}@{commit[:12]}, as it is cached: the hub does not answer (HF_HUB_OFFLINE is set)" in offline
+    )
     assert "finetune_sft@v2" in offline and hub.requests == []
     assert manifest(tmp_path, 2)["parents"]["model"] == manifest(tmp_path)["parents"]["model"]
 
@@ -111,6 +115,7 @@ def stored(tmp_path: Path, model: dict[str, bytes]) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_a_branch_that_moves(hub: Hub, tmp_path: Path, model: dict[str, bytes]) -> None:
     """What is made again is told by the commits; a commit that changes no file of the model makes nothing again."""
     said(fmtrain("run", *words(tmp_path), **hub.environment))
@@ -124,6 +129,7 @@ def test_a_branch_that_moves(hub: Hub, tmp_path: Path, model: dict[str, bytes]) 
     assert "sft       reuse" in said(fmtrain("plan", *old, **hub.environment))
 
 
+@pytest.mark.long
 def test_a_folder_of_the_same_files_is_the_same_base(hub: Hub, tmp_path: Path, model: dict[str, bytes]) -> None:
     """And one that is called as a model on the hub comes before it."""
     said(fmtrain("run", *words(tmp_path), **hub.environment))
@@ -165,14 +171,16 @@ def test_what_cannot_be_had_is_told_apart(hub: Hub, tmp_path: Path, model: dict[
         assert done.returncode in (2, 3) and len(done.stderr.splitlines()) == 1
     assert "modeling_mine.py" not in cached(hub)
     known = {**hub.environment, "HF_TOKEN": TOKEN}
+    hub.counts |= dict.fromkeys(("some/gated", "some/private"), 7_000_000)  # as a hub counts parameters itself
     for given in ("some/gated", "some/private"):
-        said(fmtrain("plan", *words(tmp_path, f"model.path={given}"), **known))
+        assert "7.0 M parameters" in said(fmtrain("plan", *words(tmp_path, f"model.path={given}"), **known))
 
 
 def without(model: dict[str, bytes], name: str) -> dict[str, bytes]:
     return {key: value for key, value in model.items() if key != name}
 
 
+@pytest.mark.long
 def test_a_hub_that_is_away(tmp_path: Path, model: dict[str, bytes]) -> None:
     """Nothing is cached, then the small files alone, then all of it; the command that fetches is named."""
     with Hub(tmp_path / "hub") as hub:
@@ -185,12 +193,34 @@ def test_a_hub_that_is_away(tmp_path: Path, model: dict[str, bytes]) -> None:
             assert f"error: model.path={NAME}: the hub does not answer ({why}" in error and fetches in error, error
         said(fmtrain("plan", *words(tmp_path), **here))
         exact = words(tmp_path, f"model.path={NAME}@{hub.heads[NAME]}")
-        assert "it lacks its weights" in said(fmtrain("plan", *exact, **nowhere), 3)
+        assert "it lacks model.safetensors" in said(fmtrain("plan", *exact, **nowhere), 3)
         said(fmtrain("run", *words(tmp_path), **here))
     away = said(fmtrain("run", *words(tmp_path, "seed=2"), **here))
     assert "as it is cached: the hub does not answer (ConnectError" in away and "finetune_sft@v2" in away
 
 
+def test_a_cache_that_cannot_be_used(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    nowhere = {**hub.environment, "HF_HUB_CACHE": str(tmp_path / "file" / "hub")}
+    error = said(fmtrain("plan", *words(tmp_path), **nowhere), 5)
+    assert f"error: {tmp_path}/file/hub, the cache of the hub, cannot be used: " in error and "HF_HOME=DIR" in error
+
+
+@pytest.mark.long
+def test_ctrl_c_ends_the_fetch_and_what_it_started(hub: Hub, tmp_path: Path, place: Place) -> None:
+    said(fmtrain("plan", *words(tmp_path), **hub.environment))
+    hub.slow = 5.0
+    command = [sys.executable, "-P", "-m", "launch.cli", "run", *words(tmp_path)]
+    run = subprocess.Popen(command, env={**os.environ, **hub.environment, **place.env}, stdout=subprocess.DEVNULL)
+    while not list((hub.folder / "home").glob("models--*/blobs/*.incomplete")):
+        assert run.poll() is None
+        time.sleep(0.02)
+    run.send_signal(signal.SIGINT)
+    assert run.wait(60) == 130
+    place.empty()
+
+
+@pytest.mark.long
 def test_a_flipped_bit_in_the_cache_is_told(hub: Hub, tmp_path: Path) -> None:
     """In the weights when they are about to be read, in a small file by the plan."""
     said(fmtrain("run", *words(tmp_path), **hub.environment))
@@ -206,6 +236,7 @@ def test_a_flipped_bit_in_the_cache_is_told(hub: Hub, tmp_path: Path) -> None:
     assert "finetune_sft@v2" in said(fmtrain("run", *words(tmp_path, "seed=2"), **hub.environment))
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_as_it_fetches(tmp_path: Path) -> None:
     """Whole files stay, nothing unfinished does, and nobody goes on fetching for the dead."""
     tokenizer, folder = make_tokenizer(), tmp_path / "model"
@@ -237,6 +268,7 @@ def test_a_run_that_is_killed_as_it_fetches(tmp_path: Path) -> None:
         assert got == {*shards} - have and not list(blobs.glob("*.incomplete"))
 
 
+@pytest.mark.long
 def test_pickled_weights_where_somebody_says_so(tmp_path: Path, model: dict[str, bytes]) -> None:
     """They are loaded as tensors alone: a file that would run code runs none."""
     weights = load_file(stored(tmp_path, model))

@@ -104,13 +104,26 @@ def test_from_its_name_to_examples(hub: Hub, tmp_path: Path) -> None:
     assert (base["repo"], base["revision"], base["commit"], base["licence"]) == (NAME, "main", commit, "mit")
     assert base["files"].keys() == {f"main/{name}" for name in train}
     assert [name for name, _, _ in manifest(tmp_path)["payload"]["sources"]] == sorted(train)
+    assert all(p.stat().st_mode & 0o044 for p in (hub.folder / "home").glob("datasets--*/blobs/*"))  # as the umask says
     offline = {**hub.environment, "HF_HUB_OFFLINE": "1"}
     assert "reuse examples@v1" in said(fmtrain("run", *words(tmp_path, "data.config=main"), **offline))
     missing = said(fmtrain("plan", *words(tmp_path, "data.split=test"), **offline), 3)
-    assert "not whole in the cache" in missing and "it lacks the files of that split" in missing
+    assert "not whole in the cache" in missing and "it lacks main/test-00000-of-00001.parquet" in missing
     assert f"hf download {NAME} --repo-type dataset" in missing
 
 
+@pytest.mark.long
+def test_a_flipped_bit_in_the_cache_is_told(hub: Hub, tmp_path: Path) -> None:
+    said(fmtrain("run", *words(tmp_path), **hub.environment))
+    (path,) = (hub.folder / "home").glob("datasets--*/snapshots/*/main/train-00001-*")
+    content = bytearray(path.read_bytes())
+    content[content.index(b"parquet-cpp")] ^= 1  # who wrote it: nobody else would notice
+    path.resolve().write_bytes(content)
+    error = said(fmtrain("run", *words(tmp_path, "stages.examples.max_sft_rows=7"), **hub.environment), 3)
+    assert f"{path.name} in the cache is not what the hub has as {NAME}@" in error and f"rm {path.resolve()}" in error
+
+
+@pytest.mark.long
 def test_a_small_file_is_there_once_it_is_planned(hub: Hub, tmp_path: Path) -> None:
     """The same file by its path is the same rows; the branch moves on, and its commit stays."""
     pairs = ["data.config=pairs"]
@@ -121,9 +134,11 @@ def test_a_small_file_is_there_once_it_is_planned(hub: Hub, tmp_path: Path) -> N
     assert "examples  reuse" in said(fmtrain("plan", *by_path, f"data.files={path}", **hub.environment))
     hub.add(NAME, {"README.md": CARD, "pairs/rows.jsonl": b'{"prompt": "p", "chosen": "c", "rejected": "r"}\n'})
     assert "input files: 1 changed" in said(fmtrain("plan", *words(tmp_path, *pairs), **hub.environment))
+    hub.requests.clear()
     for old in ([f"data.path={NAME}@{first}"], [f"data.revision={first}"]):
         plan = said(fmtrain("plan", *words(tmp_path, *pairs, *old), **hub.environment))
         assert "examples  reuse" in plan, plan
+    assert hub.requests == []  # a commit that is cached needs no one's answer
 
 
 def test_what_is_said_of_what_it_has_not(hub: Hub, tmp_path: Path) -> None:
@@ -175,4 +190,7 @@ def test_a_queue_job_is_told_the_commit(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "datasets--some--rows" / "refs" / "main").write_text(commit)
     graph = build(compose([word for word in words(tmp_path) if not os.fspath(word).startswith("store")]))
     assert pinned(graph) == [f"data.path='{NAME}@{commit}'", "data.revision=null"]
+    (snapshot / "train.jsonl").rename(snapshot / "train-00000-of-00002.jsonl")
+    with pytest.raises(InputError, match=r"not whole in the cache .* it lacks files of that split"):
+        sources(Rows(path=NAME))  # of which another tool has fetched a part
     assert compose([*words(tmp_path), *pinned(graph)]).data.path == f"{NAME}@{commit}"  # type: ignore[attr-defined]

@@ -38,3 +38,11 @@ def payload(**changes: object) -> dict[str, object]:
 )  # fmt: skip
 def test_reasons(now: dict[str, object], said: str) -> None:
     assert why(payload(), payload(**now)) == said
+
+
+def test_a_model_of_the_same_name_at_another_commit() -> None:
+    before, now = payload(), payload(parents={"model": "2"})
+    old, new = {"model": f"some/model@{'a' * 40}"}, {"model": f"some/model@{'b' * 40}"}
+    assert why(before, now, old, new) == f"new model (some/model: commit {'a' * 12} -> {'b' * 12})"
+    for other in ({"model": f"another/model@{'b' * 40}"}, {"model": "./folder"}, {}):
+        assert why(before, now, old, other) == "new model"

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from fmtrain.errors import ExitCode
+from fmtrain.models import save_model
 from launch.backends import slurm
 from launch.templates.testing.cluster import Cluster
 from tests.conftest import fmtrain
 from tests.data_pipelines.sources.hub_server import Hub
+from tests.fmtrain.fixtures import make_tokenizer, tiny_llama
 from tests.slurm.conftest import until_said
 from tests.slurm.faults import until
 
@@ -64,3 +66,24 @@ def test_a_job_with_no_way_to_the_hub_knows_what_was_submitted(cluster: Cluster,
     assert [step["action"] for step in json.loads((run / "plan.json").read_text())] == ["run"]
     overrides = json.loads((run / "run.json").read_text())["overrides"]
     assert overrides[-2:] == [f"data.revision='{data}'", f"filter.decontaminate.sets=['some/evals@{evals}:test']"]
+
+
+def test_a_model_by_name_is_fetched_before_its_job(cluster: Cluster, tmp_path: Path) -> None:
+    """The hub is gone when the job begins: all lies in the cache, and the commits stand among its overrides."""
+    tokenizer, store = make_tokenizer(), tmp_path / "store"
+    save_model(tiny_llama(tokenizer), tokenizer, tmp_path / "model")
+    rows = b"".join(b'{"prompt": "Say %d", "completion": "%d"}\n' % (n, n) for n in range(40))
+    with Hub(tmp_path / "hub") as hub:
+        model = hub.add("some/model", {p.name: p.read_bytes() for p in (tmp_path / "model").iterdir()})
+        data = hub.add("some/rows", {"train.jsonl": rows})
+        small = "steps=2 epochs=null schedule.warmup_steps=0 global_batch_size=2 micro_batch_size=1 sequence_length=64"
+        rest = ["stages.evaluate=null", "stages.publish=null", *(f"stages.sft.{setting}" for setting in small.split())]
+        names = ["recipe=finetune", "model.path=some/model", "data.path=some/rows", f"store={store}"]
+        done = fmtrain("run", *names, *rest, "launch=slurm", "launch.cpus_per_task=2", **hub.environment)
+    assert done.returncode == 0 and "fetch      some/model@" in done.stdout, done.stdout + done.stderr
+    words = next(line for line in done.stdout.splitlines() if line.startswith("job ")).split()
+    run = store / "runs" / words[3]
+    assert slurm.wait(words[1], run / f"slurm-{words[1]}.out", run) == 0
+    assert (store / "artifacts/model/finetune_sft/v0001/model.safetensors").is_file()
+    overrides = json.loads((run / "run.json").read_text())["overrides"]
+    assert overrides[-3:] == [f"model.path='some/model@{model}'", f"data.path='some/rows@{data}'", "data.revision=null"]
