@@ -93,7 +93,7 @@ def test_what_cannot_feed_is_refused(overrides: list[str], says: str) -> None:
 
 def test_what_descends_from_a_stage_that_is_left_out_goes_with_it(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("some prose\n")
-    given = ["data=local", f"data.files={tmp_path}/a.txt", *SFT2]
+    given = ["data=local", f"data.files={tmp_path}/a.txt", "data.split=paragraphs", *SFT2]
     graph = build(compose(given))
     assert [node.stage for node in graph.nodes] == [
         "corpus", "tokenizer", "tokens", "pretrain", "evaluate", "publish",

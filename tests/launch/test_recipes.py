@@ -276,6 +276,7 @@ def test_a_value_beside_auto_stays(tmp_path: Path) -> None:
 def test_a_plan_says_what_auto_stands_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.txt").write_text("a\n")
     given = ["plan", "recipe=tokens", f"store={tmp_path}", "data=local", f"data.files={tmp_path}/a.txt"]
+    given += ["data.heldout_modulus=0"]
     assert main(given) == 0
     assert "corpus: filter=gopher, as data=local has it (gopher_repetition, gopher_quality)" in capsys.readouterr().out
     code = ["plan", "recipe=corpus_code", f"store={tmp_path}"]  # which chooses itself, more than stdlib has
