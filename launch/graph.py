@@ -89,7 +89,8 @@ def pinned(graph: Graph) -> list[str]:
 
 def build(root: Root) -> Graph:
     """The run's stages with their inputs; reads and hashes the source files."""
-    find, parts = _once(sources), _Parts()
+    said = list[str]()
+    find, parts = _once(lambda data: sources(data, said)), _Parts()
     found = edges.resolve(root, find, parts)
     if not found.at:
         raise ConfigError(f"no stage is left to run: {'; '.join(sorted(set(found.left_out.values())))}")
@@ -108,7 +109,7 @@ def build(root: Root) -> Graph:
         node.pinned = kind.pinned(at, job, node.sources)
         nodes.append(node)
     notes = [f"{name}: {note}" for name, at in found.at.items() if (note := of(at.cfg).note(at, _option))]
-    notes += [note for folder in folders.values() if (note := _away(folder))]
+    notes += said + [note for folder in folders.values() if (note := _away(folder))]
     refs = {origin.path: folder.ref for origin, folder in folders.items() if folder.hub}
     return Graph(nodes, [*_told(found.left_out), *parts.notes(found.at)], notes, pins(root, refs))
 
@@ -178,10 +179,7 @@ def _folder(origin: edges.Path, pickle: bool) -> Folder:
 def _away(folder: Folder) -> str:
     """A word on what a name stands for where that is not what one would think."""
     if folder.hub and folder.hub.repo.away:
-        repo = folder.hub.repo
-        return (
-            f"{folder.path} is {repo.name}@{repo.commit[:12]}, as it is cached: the hub does not answer ({repo.away})"
-        )
+        return folder.hub.repo.said(folder.path)
     if not folder.hub and parse(folder.path):
         return f"{folder.path} is the folder of that name here; the hub's is {folder.path}@main"
     return ""

@@ -70,6 +70,10 @@ class Repo:
         """The folder in the cache that its files lie in once they are fetched."""
         return cache(self.kind, self.name) / "snapshots" / self.commit
 
+    def said(self, given: str) -> str:
+        """What a plan says where the cache speaks for the hub."""
+        return f"{given} is {self.name}@{self.commit[:12]}, as it is cached: the hub does not answer ({self.away})"
+
     def lacks(self, names: Iterable[str]) -> list[str]:
         """Those of the files that are not in the cache."""
         return [name for name in names if not (self.snapshot / name).is_file()]
