@@ -50,10 +50,11 @@ class Wanted:
         """Bytes that lie in the cache, those of unfinished files too."""
         blobs, found = hub.cache(self.repo.kind, self.repo.name) / "blobs", 0
         for name in self.names:
-            if (self.repo.snapshot / name).is_file():
-                found += self.repo.files[name].size
+            entry = self.repo.files[name]
+            if (self.repo.snapshot / name).is_file() or (blobs / entry.oid).is_file():  # or that of another commit
+                found += entry.size
             else:
-                found += max((_size(p) for p in blobs.glob(f"{self.repo.files[name].oid}.*.incomplete")), default=0)
+                found += max((_size(path) for path in blobs.glob(f"{entry.oid}.*.incomplete")), default=0)
         return found
 
 
@@ -96,6 +97,7 @@ def fetch(
     """
     for one in wanted(steps):
         begun, lacking = time.monotonic(), one.bytes - one.there()
+        event("fetching", repo=one.repo.name, commit=one.repo.commit, bytes=lacking)
         files = _fetched(one, folder, passed, check)
         if one.repo.kind == "model":
             for base in _folders(steps):

@@ -91,11 +91,12 @@ def pinned(graph: Graph) -> list[str]:
 
 def build(root: Root) -> Graph:
     """The run's stages with their inputs; reads and hashes the source files."""
-    find, parts = _once(sources), _Parts()
+    said = list[str]()
+    find, parts = _once(lambda data: sources(data, said)), _Parts()
     found = edges.resolve(root, find, parts)
     if not found.at:
         raise ConfigError(f"no stage is left to run: {'; '.join(sorted(set(found.left_out.values())))}")
-    folders, said = _folders(found, root)
+    folders = _folders(found, root, said)
     nodes = []
     for name, at in found.at.items():
         kind, inputs = of(at.cfg), found.inputs[name]
@@ -161,15 +162,15 @@ def _told(left_out: dict[str, str]) -> list[str]:
     return [f"{', '.join(n for n, w in left_out.items() if w == why)}: left out, {why}" for why in reasons]
 
 
-def _folders(found: Edges, root: Root) -> tuple[dict[edges.Path, Folder], list[str]]:
-    """The folder that stages start from, or the model on the hub, checked against what they ask of it; and what there
-    is to say of it."""
+def _folders(found: Edges, root: Root, said: list[str]) -> dict[edges.Path, Folder]:
+    """The folder that stages start from, or the model on the hub, checked against what they ask of it; what there is to
+    say of it goes into `said`."""
     origins = dict.fromkeys(o for inputs in found.inputs.values() for o in inputs.values() if isinstance(o, edges.Path))
-    folders, notes = {}, []
+    folders = {}
     for origin in origins:
         folder = folders[origin] = _folder(origin, pickled(root, origin.path))
-        notes.append(check_base(origin.path, folder.root, uses(found, origin)))
-    return folders, [note for note in notes if note]
+        said += [note] if (note := check_base(origin.path, folder.root, uses(found, origin))) else []
+    return folders
 
 
 def _folder(origin: edges.Path, pickle: bool) -> Folder:
@@ -187,10 +188,7 @@ def _folder(origin: edges.Path, pickle: bool) -> Folder:
 def _away(folder: Folder) -> str:
     """A word on what a name stands for where that is not what one would think."""
     if folder.hub and folder.hub.repo.away:
-        repo = folder.hub.repo
-        return (
-            f"{folder.path} is {repo.name}@{repo.commit[:12]}, as it is cached: the hub does not answer ({repo.away})"
-        )
+        return folder.hub.repo.said(folder.path)
     if not folder.hub and parse(folder.path):
         return f"{folder.path} is the folder of that name here; the hub's is {folder.path}@main"
     return ""

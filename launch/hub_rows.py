@@ -24,8 +24,11 @@ _SHARD = re.compile(r"-[0-9]{5}-of-([0-9]{5})")
 _READ = (".jsonl", ".json", ".ndjson", ".parquet")  # endings of files of rows, .gz and .zst behind the first three
 
 
-def hub_rows(data: Rows) -> list[Source]:
-    """The files of `data.path`'s split, sorted; InputError where there is no such data set, config, split or form."""
+def hub_rows(data: Rows, notes: list[str] | None = None) -> list[Source]:
+    """The files of `data.path`'s split, sorted; InputError where there is no such data set, config, split or form.
+
+    `notes` is told where the cache speaks for the hub.
+    """
     assert data.path is not None
     key = f"data.path={data.path}"
     folder = expanded(data.path, key).absolute()
@@ -51,6 +54,8 @@ def hub_rows(data: Rows) -> list[Source]:
         raise hub.incomplete(repo, lacking, key)
     if not repo.lacks(names):
         hub.note(repo)
+    if repo.away and notes is not None:
+        notes.append(repo.said(data.path))
     return [_source(repo, name, short) for name, short in _named(names).items()]
 
 

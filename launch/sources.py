@@ -24,8 +24,8 @@ from launch.hub_rows import hub_rows
 _REQUESTS = 16  # at a time, where files are behind URLs
 
 
-def sources(data: Data) -> list[Source]:
-    """The input files of `data`, sorted by name; InputError where there is none."""
+def sources(data: Data, notes: list[str] | None = None) -> list[Source]:
+    """The input files of `data`, sorted by name; InputError where there is none. `notes` takes what is to be said."""
     if isinstance(data, Stdlib):
         return _stdlib(data)
     if isinstance(data, Hub):
@@ -34,7 +34,7 @@ def sources(data: Data) -> list[Source]:
     if isinstance(data, Rows) and data.path is not None:
         if data.files:
             raise ConfigError(f"data.files and data.path={data.path}: rows come from one of the two; give one")
-        return hub_rows(data)
+        return hub_rows(data, notes)
     files = _files(data.files)
     for source in files if isinstance(data, Local) else []:
         form(source.name, source.path)  # what nobody reads is refused here rather than in the stage

@@ -70,6 +70,10 @@ class Repo:
         """The folder in the cache that its files lie in once they are fetched."""
         return cache(self.kind, self.name) / "snapshots" / self.commit
 
+    def said(self, given: str) -> str:
+        """What a plan says where the cache speaks for the hub."""
+        return f"{given} is {self.name}@{self.commit[:12]}, as it is cached: the hub does not answer ({self.away})"
+
     def lacks(self, names: Iterable[str]) -> list[str]:
         """Those of the files that are not in the cache."""
         return [name for name in names if not (self.snapshot / name).is_file()]
@@ -255,12 +259,20 @@ def check(repo: Repo, name: str, given: str) -> None:
     else:
         return
     if expected != found:
-        blob = os.path.realpath(path)
-        raise InputError(
-            f"{given}: {name} in the cache is not what the hub has as {repo.ref}: its hash is {found[:12]}.., and "
-            f"{expected[:12]}.. is expected. It was damaged; take it away, and the same command fetches it again: "
-            f"rm {shlex.quote(blob)} {shlex.quote(str(path))}"
-        )
+        how = f"its hash is {found[:12]}.., and {expected[:12]}.. is expected"
+        raise InputError(f"{given}: {damaged(str(path), how)}")
+
+
+def damaged(path: str, how: str) -> str:
+    """What to say of a file in the cache that is not as the hub has it."""
+    where = at(path)
+    assert where is not None, path
+    name, commit, file = where
+    files = " ".join(shlex.quote(one) for one in dict.fromkeys((os.path.realpath(path), path)))
+    return (
+        f"{file} in the cache is not what the hub has as {name}@{commit}: {how}. It was damaged; take it away, and the "
+        f"same command fetches it again: rm {files}"
+    )
 
 
 def _git_hash(path: Path) -> str:

@@ -87,6 +87,8 @@ def check_named(sources: Iterable[Source]) -> None:
 
 
 def changed(source: Source, how: str) -> InputError:
+    if hub.at(source.path) and not is_url(source.path):
+        return InputError(hub.damaged(source.path, how))
     return InputError(
         f"{plain(source.path)} has changed since this run was planned ({how}). Run the same command again: it plans "
         "with the file as it is now"

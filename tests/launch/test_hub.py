@@ -153,6 +153,9 @@ def test_what_cannot_be_had_is_told_apart(hub: Hub, tmp_path: Path, model: dict[
     hub.add("some/pickled", {**without(model, "model.safetensors"), "pytorch_model.bin": b"b"})
     hub.add("some/adapter", {**model, "adapter_config.json": b"{}"})
     hub.add("some/data", {"README.md": CARD})
+    shards = {"weight_map": {"a": "model-00001-of-00001.safetensors"}}
+    index = {"model.safetensors.index.json": json.dumps(shards).encode(), "other.safetensors": b"x"}
+    hub.add("some/index", {**without(model, "model.safetensors"), **index})
     code = {"model_type": "mine", "auto_map": {"AutoModel": "modeling_mine.Mine"}}
     hub.add("some/code", {**model, "config.json": json.dumps(code).encode(), "modeling_mine.py": b"raise SystemExit\n"})
     wrong = {
@@ -162,6 +165,7 @@ def test_what_cannot_be_had_is_told_apart(hub: Hub, tmp_path: Path, model: dict[
         f"{NAME}@v7": f"{NAME} has no branch, tag or commit 'v7'",
         "some/pickled": "some/pickled has no .safetensors file: its weights are pickled (pytorch_model.bin). Where you",
         "some/adapter": "some/adapter is an adapter",
+        "some/index": "index.json names model-00001-of-00001.safetensors, which the repository does not have",
         "some/data": "some/data has no .safetensors file: no weights",
         "some/code": "its config.json names code of its own (auto_map)",
     }

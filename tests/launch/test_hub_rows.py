@@ -106,7 +106,9 @@ def test_from_its_name_to_examples(hub: Hub, tmp_path: Path) -> None:
     assert [name for name, _, _ in manifest(tmp_path)["payload"]["sources"]] == sorted(train)
     assert all(p.stat().st_mode & 0o044 for p in (hub.folder / "home").glob("datasets--*/blobs/*"))  # as the umask says
     offline = {**hub.environment, "HF_HUB_OFFLINE": "1"}
-    assert "reuse examples@v1" in said(fmtrain("run", *words(tmp_path, "data.config=main"), **offline))
+    again = said(fmtrain("run", *words(tmp_path, "data.config=main"), **offline))
+    assert "reuse examples@v1" in again
+    assert f"{NAME} is {NAME}@{commit[:12]}, as it is cached: the hub does not answer (HF_HUB_OFFLINE is set)" in again
     missing = said(fmtrain("plan", *words(tmp_path, "data.split=test"), **offline), 3)
     assert "not whole in the cache" in missing and "it lacks main/test-00000-of-00001.parquet" in missing
     assert f"hf download {NAME} --repo-type dataset" in missing

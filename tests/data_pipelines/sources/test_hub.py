@@ -150,5 +150,5 @@ def test_a_name_on_the_hub() -> None:
     sha = "0123456789" * 4
     (source,) = plan(Hub(path="owner/name", revision=sha))
     assert (source.path, source.name, source.stamp) == (f"hf://datasets/owner/name@{sha}", "owner/name", sha)
-    with pytest.raises(InputError, match=r"which revision 'main' of owner/name is .*data\.revision=SHA .*or a folder"):
+    with pytest.raises(InputError, match=r"owner/name at 'main' is not whole in .*data\.revision=SHA .*or a folder"):
         plan(Hub(path="owner/name"))
