@@ -1,12 +1,14 @@
 """Does `filter=docs` keep documentation and drop boilerplate? Shares by preset, on PEPs, RFCs and pieces of pages.
 
-python benchmarks/docs_filter.py [--show] [--choose]
+python benchmarks/docs_filter.py [--show] [--choose] [FOLDER ...]
 
 Boilerplate is cut out of real pages: the elements of the WARC files' pages that are named for navigation, heads, feet,
 forms, side bars, cookies and the like; all of them of a page together; and texts and paragraphs of extracted web data
 that are nothing else. Which of these are boilerplate was decided by reading each: `docs_filter_boilerplate.tsv` holds a
 label and the first 12 digits of a piece's SHA-256 a line, and no text. `--choose` lists the candidates, `--show` what
-`docs` decides wrongly. It leaves with 1 below 80% of the PEPs or RFCs kept, or of the boilerplate dropped.
+`docs` decides wrongly. Files of the FOLDERs that end in `.md` or `.rst`, outside of tests and of 150 words or more, are
+counted too: documentation on which nothing was chosen. It leaves with 1 where less than 80% of the PEPs or RFCs is
+kept, or less than 80% of the boilerplate dropped.
 """
 
 import argparse
@@ -38,6 +40,7 @@ PRESETS = ("docs", "gopher", "fineweb")
 DOCUMENTS = {"PEPs": "pretrain/peps.jsonl.gz", "RFCs": "pretrain/rust_rfcs.jsonl.gz"}
 TEXTS = ("web/c4_demo/c4_demo.jsonl.gz", "web/dclm_quality_labels/majority_data.jsonl.gz")
 ENOUGH = 0.8
+LEAST = 150  # words of a file: shorter ones are notes
 ALL, LONG = "all boilerplate", 50  # Gopher's least number of words drops shorter pieces whatever they say
 _ELEMENTS = ("nav", "header", "footer", "aside", "form", "dialog")
 _NAMED = re.compile(
@@ -119,6 +122,18 @@ def boilerplate() -> dict[str, list[str]]:
     return {label: list(pieces) for label, pieces in found.items()}
 
 
+def others(folders: list[Path]) -> dict[str, list[str]]:
+    """Documentation below the folders, by its ending."""
+    found: dict[str, dict[str, None]] = {}
+    for path in sorted(path for folder in folders for path in folder.rglob("*")):
+        fixture = any(part.startswith("test") for part in path.parts)
+        if path.suffix in (".md", ".rst") and path.is_file() and not fixture:
+            text = path.read_bytes().decode("utf-8", "replace")
+            if len(text.split()) >= LEAST:
+                found.setdefault(f"other {path.suffix}", {})[text] = None
+    return {label: list(texts) for label, texts in found.items()}
+
+
 def preset(name: str) -> Callable[[str], str]:
     """Why a text goes under the option `filter=NAME`, its rules on addresses and pages apart; empty where it stays."""
     option = yaml.safe_load((FOLDER.parent / f"conf/filter/{name}.yaml").read_text())
@@ -138,13 +153,14 @@ def main() -> None:
     parser.add_argument(
         "--choose", action="store_true", help="the candidates for boilerplate, with what they are cut from"
     )
+    parser.add_argument("folders", nargs="*", type=Path, help="where other documentation is")
     given = parser.parse_args()
     need(data=DATA)
     if given.choose:
         for kind, text in candidates():
             print(f"{key(text)}\t{kind}\t{len(text.split())}\t{text[:300]!r}")
         return
-    documents = {label: texts(name) for label, name in DOCUMENTS.items()}
+    documents = {label: texts(name) for label, name in DOCUMENTS.items()} | others(given.folders)
     junk = boilerplate()
     every = [text for pieces in junk.values() for text in pieces]
     long = [text for text in every if len(text.split()) >= LONG]
@@ -175,10 +191,8 @@ def main() -> None:
         verb = "kept" if label in documents else "dropped"
         print(f"| {label}, {verb} | {len(pieces)} |{''.join(f' {share:.3f} |' for share in shares)}")
     for name in PRESETS:
-        print(
-            f"\nPEPs and RFCs dropped by {name}: {', '.join(f'{n} {rule}' for rule, n in reasons[name].most_common(6))}"
-        )
-    bad = [label for label in documents if kept["docs", label] < ENOUGH]
+        print(f"\ndocuments dropped by {name}: {', '.join(f'{n} {rule}' for rule, n in reasons[name].most_common(6))}")
+    bad = [label for label in DOCUMENTS if kept["docs", label] < ENOUGH]
     sys.exit(bool(bad) or 1 - kept["docs", ALL] < ENOUGH)
 
 

@@ -38,6 +38,7 @@ _TAG = re.compile(
     r"(?:\s+[a-z_:@*#\[(.][\w:.\-\[\])]*(?:\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s\"'<>]+))?)*\s*/?>",  # attributes
     re.IGNORECASE,
 )
+_TAG_BEGINS = re.compile(r"</?[a-z][\w:.\-]*\s", re.IGNORECASE)
 _OPAQUE = re.compile(r"<(script|style|svg|pre|code|textarea|math|!--)(?=[\s>\w-])", re.IGNORECASE)
 _ENDS = {
     name: re.compile("-->" if name == "!--" else rf"</{name}\b[^>]*>?", re.IGNORECASE)
@@ -102,7 +103,7 @@ def is_html(text: str) -> bool:
         return False
     if said:
         return True
-    if not tags or tags * _PER_CHARACTERS < len(bare) + quoted:
+    if not tags or tags * _PER_CHARACTERS < len(bare) - _loose(bare) + quoted:
         return False
     signs = _signs(bare) + others
     return signs <= _MARKS * (signs + tags)
@@ -114,14 +115,15 @@ def _begins(text: str) -> bool | None:
     if start.startswith(_TEXT_BEGINS) or _SOURCE_BEGINS.match(start) or _HEAD.match(text):
         return False
     end = text[-200:].rstrip()[-6:]
-    if _CODE_BEGINS.match(start) and end.endswith((";", "}", ")", "*/", '"""')):
+    if _CODE_BEGINS.match(start) and end.endswith((";", "}", ")", "*/", '"""')) and not _LED.search(text):
         return False
     if start[:1] in ("{", "[") and end[-1:] in ("}", "]") and _is_json(text):
         return False
     xml, first = _first(text)
     if first in ("html", "netscape-bookmark-file-1"):
         return True
-    if xml or (first and first not in _NAMES) or (first == "svg" and end.lower() == "</svg>"):
+    root = first not in _NAMES or first == "svg"  # of XML, where it ends the text too
+    if xml or (first and root and text[-200:].rstrip().lower().endswith(f"</{first}>")):
         return False
     return None
 
@@ -155,6 +157,14 @@ def _count(bare: str) -> tuple[int, int]:
     names = Counter(match[1].lower() for match in _TAG.finditer(bare))
     tags = sum(n for name, n in names.items() if name in _NAMES)
     return tags, sum(n for name, n in names.items() if name not in _NAMES and "-" not in name)
+
+
+def _loose(bare: str) -> int:
+    """The characters of a tag that the beginning was cut off from, and of one that the end was."""
+    first, last = bare.find("<"), bare.rfind("<")
+    begun = bare.find(">", 0, first) + 1 if first > 0 else 0
+    cut = _TAG_BEGINS.match(bare, last) if bare.find(">", last) < 0 else None
+    return (begun if '="' in bare[:begun] or "='" in bare[:begun] else 0) + (len(bare) - last if cut else 0)
 
 
 def _is_template(bare: str, tags: int) -> bool:

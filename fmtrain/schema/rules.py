@@ -19,32 +19,13 @@ from fmtrain.schema import blocks, evaluation_sets
 from fmtrain.schema.fields import MISSING, data_sets, file, files, items, later, outside
 from fmtrain.schema.languages import LABELS
 from fmtrain.schema.limits import AboveZero, Count, Limits, NotNegative, Positive, Share, check_ranges
+from fmtrain.schema.notices import PHRASES
 from fmtrain.schema.options import options
 
 PII_KINDS = ("email", "ip", "phone", "card", "iban", "api_key", "private_key")
 _View = Annotated[str, Limits(choices=("text", "prose"))]
 _WORD = 6  # bytes of a word of prose and the space behind it
 _KeepOrDrop = Annotated[str, Limits(choices=("keep", "drop"))]
-
-
-_NOTICES = (
-    *(
-        "cookie",
-        "accept all",
-        "by continuing",
-        "privacy policy",
-        "terms of use",
-        "terms of service",
-        "terms and conditions",
-    ),
-    *("log in", "login", "log-in", "logged in", "sign in", "sign-in", "signed in", "sign up", "register now"),
-    *("password", "username", "user name", "email address", "e-mail address", "create an account", "your account"),
-    *("page not found", "page you", "could not be found", "cannot be found", "can't be found", "no longer available"),
-    *("page does not exist", "404", "403", "access denied", "forbidden", "permission to access", "no results"),
-    *("an error occurred", "error occurred", "something went wrong", "try again", "please contact", "contact us"),
-    *("enable javascript", "javascript is", "your browser", "captcha", "a robot", "subscribe", "newsletter"),
-    *("all rights reserved", "copyright ©", "copyright (c)", "©", "powered by", "skip to", "back to top", "follow us"),
-)
 
 
 class Rule:
@@ -226,7 +207,7 @@ class FineWeb(Rule):
 class Notices(Rule):
     """Documents that are a site's notices: words in sentences with one of `phrases`, in any case, are most of them."""
 
-    phrases: list[str] = items(*_NOTICES)
+    phrases: list[str] = items(*PHRASES)
     max_share: Share = 0.4
 
 
