@@ -73,8 +73,9 @@ def wanted(steps: list[Step]) -> list[Wanted]:
                 data = step.node.job.data
                 repo = Repo("dataset", where[0], asked_of(data), where[1], {})
                 one = found.setdefault((repo.kind, repo.ref), Wanted(f"data.path={data.path}", repo, []))
+                if where[2] not in one.repo.files:  # which another stage reads too
+                    one.names.append(where[2])
                 one.repo.files[where[2]] = Entry(source.size, source.sha256, source.sha256)
-                one.names.append(where[2])
     return list(found.values())
 
 
