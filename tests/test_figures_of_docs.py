@@ -119,8 +119,8 @@ def evidence(name: str) -> str:
 
 def stands(number: str, text: str) -> bool:
     """Digit by digit; or rounded, of three digits and more, where the file has more of them."""
-    plain = number.replace(",", "")
-    text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)
+    plain = re.sub(r"^\.", "0.", number.replace(",", ""))
+    text = re.sub(r"(?<![\d.])\.(?=\d)", "0.", re.sub(r"(?<=\d),(?=\d{3}\b)", "", text))  # .965 is 0.965
     if re.search(rf"(?<![\d.]){re.escape(plain)}(?!\d|\.\d)", text):
         return True
     digits = len(plain.replace(".", "").lstrip("0"))
