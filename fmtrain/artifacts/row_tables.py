@@ -18,7 +18,9 @@ _NAMED = 20  # columns in a message
 _OURS = ("messages", "prompt", "chosen", "rejected")
 
 
-def read_table(source: Source, data: Rows, spend: Callable[[int], bool]) -> Iterator[tuple[int, Any, str]]:
+def read_table(
+    source: Source, data: Rows, spend: Callable[[int], bool], hashes: dict[str, str] | None = None
+) -> Iterator[tuple[int, Any, str]]:
     """(number of the row from 1, the row, "") of every row, or why it is none; as `rows.read_rows`, which calls it.
 
     A column that no form has is there with None, so that a message can name it.
@@ -44,7 +46,9 @@ def read_table(source: Source, data: Rows, spend: Callable[[int], bool]) -> Iter
         except (Bomb, Damage, *ERRORS) as e:
             raise InputError(f"{source.path}: {first_line(e)}. Get the file again, or leave it out") from None
         if not is_url(source.path):  # what a hub has at a commit does not change
-            file.finish()
+            digest = file.finish()
+            if hashes is not None:
+                hashes[source.name] = digest
 
 
 def _columns(table: Any, data: Rows) -> tuple[set[str], list[str], frozenset[str]]:

@@ -13,7 +13,6 @@ import orjson
 
 from fmtrain.artifacts.lines import Fault, Input, Line, read_lines
 from fmtrain.artifacts.mistaken import START, mistaken
-from fmtrain.artifacts.row_tables import read_table
 from fmtrain.artifacts.stage import Source
 from fmtrain.artifacts.unpack import packing_of, unpack
 from fmtrain.errors import InputError
@@ -67,11 +66,13 @@ def read_rows(
     """(number of its line, the decoded row, "") of every row, or why it is none: (number, None, reason).
 
     Reading ends where `spend`, told what comes next costs, says no; into `hashes` goes, by its name, the SHA-256 of a
-    file that was read to its end. InputError for what is no file of JSON lines, and
-    for a damage: the file is to be mended, since nobody knows how many rows it takes.
+    file that was read to its end. InputError for what is no file of rows, and for a damage: the file is to be mended,
+    since nobody knows how many rows it takes.
     """
     if source.name.endswith(".parquet"):
-        yield from read_table(source, data, spend)
+        from fmtrain.artifacts.row_tables import read_table  # pyarrow and numpy, which no other plan needs
+
+        yield from read_table(source, data, spend, hashes)
         return
     packing = packing_of(source.name)
     with Input(source) as file:

@@ -260,7 +260,7 @@ def test_data_brings_its_filter_and_the_command_line_wins() -> None:
     assert compose([]).filter.name == "code"
 
 
-HEAVY = {"torch", "ray", "deepspeed", "datatrove", "transformers"}
+HEAVY = {"torch", "ray", "deepspeed", "datatrove", "transformers", "numpy", "pandas", "pyarrow", "huggingface_hub"}
 
 
 @pytest.mark.parametrize(
