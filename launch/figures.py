@@ -27,6 +27,7 @@ from launch.base import size_in, tokens_in
 from launch.graph import Folder
 from launch.plan import KEPT, Step
 
+_TOLD = 5e8  # bytes of a rank from which on they are told: below, the libraries are most of it
 _MFU = 0.35  # of a GPU's peak, that a training is taken to reach
 _MOST_PARAMETERS = 10**15
 # GPU -> peak FLOP/s of dense matrices in bf16 and in fp32 (NVIDIA's data sheets)
@@ -62,6 +63,7 @@ def measure(steps: list[Step], launch: Launch, store: Store) -> None:
         step.megabytes = _megabytes(step)
         step.amount = step.node.kind.amount(identity(step.node.job), _rows(step))
         if step.action not in KEPT:
+            step.memory = _memory(step, machine, launch)
             step.seconds = _last_time(step, machine, launch, store, then) or _estimate(step, machine, launch)
 
 
@@ -119,9 +121,20 @@ def shape_of(folder: Path, parameters: int | None = None) -> Shape | None:
             parameters = sum(tensor.elements for tensor in tensors(folder).values())
         if layers is None or hidden is None or not 0 < parameters < _MOST_PARAMETERS:
             return None
-        return Shape(parameters, layers, hidden)
+        return Shape(parameters, layers, hidden, size_in(config, "vocab_size") or 0)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, FmtrainError):
         return None  # what is wrong with it, the stage that reads it tells
+
+
+def _memory(step: Step, machine: Machine, launch: Launch) -> float | None:
+    """Bytes that a rank of a training holds beside its libraries: the model's state, and what a micro-batch leaves."""
+    if not step.node.kind.ranks or step.shape is None:
+        return None
+    stage = step.node.job.stage
+    width = 2 if stage.precision == "bf16" else 4
+    rows = stage.micro_batch_size * stage.objective.forwards
+    state = stage.zero.bytes(step.shape.parameters, launch.count(machine.gpus), width)
+    return float(state + step.shape.activations(rows, stage.sequence_length, width))
 
 
 def _rows(step: Step) -> int | None:
@@ -239,6 +252,7 @@ def described(step: Step) -> str:
         return ""
     amount: Amount = step.amount
     words = [f"{_count(step.shape.parameters)} parameters"] if step.shape else []
+    words += [f"~{step.memory / 1e9:.1f} GB a rank"] if step.memory and step.memory >= _TOLD else []
     if amount.steps is None or amount.tokens is None:
         return ", ".join([*words, "all rows once" if amount.epochs == 1 else f"all rows {amount.epochs:g} times"])
     most = "" if amount.epochs is None else "at most "

@@ -39,6 +39,7 @@ class Step:
     action: str  # reuse | run | resume | skip
     reason: str
     seconds: float | None = None  # estimate, by launch.figures; None where there is none
+    memory: float | None = None  # bytes of a rank of a training, beside its libraries; by launch.figures
     shape: Shape | None = None  # of the model that it trains or hands on
     amount: Amount | None = None
     megabytes: float | None = None  # of the documents or rows that it descends from; None where nobody knows

@@ -15,6 +15,13 @@ class Shape:
     parameters: int
     layers: int
     hidden: int
+    vocabulary: int = 0
+
+    def activations(self, rows: int, length: int, width: int) -> float:
+        """Bytes kept for the backward pass of so many rows (Korthikanti et al. 2022, eq. 1, without the attention's
+        square, which sdpa does not keep), `width` bytes a number; and three of the logits' size, in fp32."""
+        tokens = rows * length
+        return tokens * (self.layers * self.hidden * 17.0 * width + self.vocabulary * 12.0)
 
     def flops(self, length: int) -> float:
         """Of a token in training, forward and backward, in rows of `length` (Chowdhery et al. 2022, appendix B)."""
@@ -61,7 +68,7 @@ class Llama(Model):
         keys = hidden // self.num_attention_heads * self.num_key_value_heads
         layer = 2 * hidden * (hidden + keys) + 3 * hidden * self.intermediate_size + 2 * hidden
         embeddings = vocabulary * hidden * (1 if self.tie_word_embeddings else 2)
-        return Shape(embeddings + layers * layer + hidden, layers, hidden)
+        return Shape(embeddings + layers * layer + hidden, layers, hidden, vocabulary)
 
 
 @dataclass
@@ -83,7 +90,7 @@ class Bert(Model):
         layer = 4 * hidden * (hidden + 1) + 2 * hidden * inner + inner + hidden + 4 * hidden
         embeddings = (vocabulary + self.max_position_embeddings + 2 + 2) * hidden  # two kinds of token, a norm
         head = hidden * (hidden + 1) + 2 * hidden + vocabulary
-        return Shape(embeddings + layers * layer + head, layers, hidden)
+        return Shape(embeddings + layers * layer + head, layers, hidden, vocabulary)
 
 
 @dataclass
@@ -158,6 +165,14 @@ class Zero:
     reduce_bucket_size: Positive | None = outside(None)  # gradients that are summed over ranks at a time
     overlap_comm: bool = outside(False)  # sum them while the backward pass goes on
     param_persistence_threshold: Count | None = outside(None)  # stage 3: smaller parameters stay whole on every rank
+
+    def bytes(self, parameters: int, ranks: int, width: int) -> float:
+        """Of a rank's weights and gradients, `width` bytes a number, and of AdamW's fp32 state: its two means, and from
+        stage 1 on the weights again (Rajbhandari et al. 2020, section 3.1)."""
+        weights = parameters * width / (ranks if self.stage == 3 else 1)
+        gradients = parameters * width / (ranks if self.stage >= 2 else 1)
+        state = parameters * (12 if self.stage else 8) / (ranks if self.stage else 1)
+        return weights + gradients + (0 if self.offload_optimizer else state)
 
 
 @dataclass

@@ -73,10 +73,32 @@ def test_steps_and_parameters_before_and_after(tiny_store: Path, tmp_path: Path)
     assert described(before["corpus"]) == ""
 
 
+BATCH = ["stages.pretrain.global_batch_size=32", "stages.sft=null", "stages.reference=null", "stages.dpo=null"]
+
+
+def test_memory_is_told_by_the_model_s_own_sizes(tmp_path: Path) -> None:
+    """Of 1 B parameters, each by hand: what ZeRO parts, what bf16 halves, what offload takes away."""
+    words = ["recipe=quickstart", "launch=inline", "launch.ranks=4", "stages.pretrain.zero.stage={}", *BATCH]
+    big = {"hidden_size": 2048, "num_hidden_layers": 16, "intermediate_size": 8192, "num_attention_heads": 16,
+           "num_key_value_heads": 16}  # fmt: skip
+    words += [f"model.{name}={value}" for name, value in big.items()]
+
+    def gigabytes(stage: int, *more: str) -> float:
+        step = planned(tmp_path, *(word.format(stage) for word in words), *more)["pretrain"]
+        assert step.memory is not None and step.shape is not None
+        state = step.memory - step.shape.activations(8, 256, 2 if "stages.pretrain.precision=bf16" in more else 4)
+        assert f"~{step.memory / 1e9:.1f} GB a rank" in described(step)
+        return round(state / step.shape.parameters, 3)
+
+    assert [gigabytes(stage) for stage in (0, 1, 2, 3)] == [16, 11, 8, 5]
+    assert gigabytes(2, "stages.pretrain.precision=bf16") == 2 + 2 / 4 + 12 / 4
+    assert gigabytes(2, "stages.pretrain.zero.offload_optimizer=true") == 5
+
+
 def test_a_folder_tells_its_shape(tiny_store: Path, tmp_path: Path) -> None:
     model = tiny_store / "artifacts/model/sft/v0001"
     manifest = json.loads((model / "manifest.json").read_text())
-    assert shape_of(model) == Shape(manifest["counts"]["parameters"], 2, 64)
+    assert shape_of(model) == Shape(manifest["counts"]["parameters"], 2, 64, 768)
     for name, content in {"config.json": '{"n_layer": 3, "n_embd": 5}', "model.safetensors": "\xff" * 40}.items():
         (tmp_path / name).write_text(content)
     assert shape_of(tmp_path) is None  # a header that is none
@@ -89,7 +111,7 @@ def test_a_model_of_the_store_is_started_from(tiny_store: Path, tmp_path: Path) 
     steps = planned(tiny_store, *words, "model.path=sft@v1")
     manifest = json.loads((tiny_store / "artifacts/model/sft/v0001/manifest.json").read_text())
     assert steps["sft"].prints["model"] == steps["evaluate"].prints["base"] == manifest["fingerprint"]
-    assert steps["sft"].shape == Shape(manifest["counts"]["parameters"], 2, 64)
+    assert steps["sft"].shape == Shape(manifest["counts"]["parameters"], 2, 64, 768)
     assert described(steps["sft"]) == "150 k parameters, all rows 3 times"  # nobody has counted them
     assert "no estimate for sft: its rows are not counted yet" in plan_table(list(steps.values()))
     done = fmtrain("plan", *words, f"store={tiny_store}", "model.path=sft@v7")
@@ -154,7 +176,7 @@ def test_a_file_of_weights_is_measured_by_its_header(tmp_path: Path) -> None:
         assert shape_of(tmp_path) is None
     save_file({"a": np.zeros((3, 5), np.float32), "b": np.zeros(7, np.float16)}, tmp_path / "model.safetensors")
     save_file({"a": np.zeros((3, 5), np.float32)}, tmp_path / "consolidated.safetensors")  # which nobody reads
-    assert shape_of(tmp_path) == Shape(22, 4, 8)
+    assert shape_of(tmp_path) == Shape(22, 4, 8, 0)
 
 
 @pytest.mark.parametrize(
