@@ -142,8 +142,8 @@ def _standing_in(forks: Forks, library: list[Source]) -> Iterator[None]:
     """Our backend for the one that the recipe names, our library for the interpreter's; signals stay as they were."""
     find = launch.sources.sources
 
-    def sources(data: Data) -> list[Source]:
-        return library if isinstance(data, Stdlib) else find(data)
+    def sources(data: Data, notes: list[str] | None = None) -> list[Source]:
+        return library if isinstance(data, Stdlib) else find(data, notes)
 
     @contextlib.contextmanager
     def backend(*_: Any) -> Iterator[_Backend]:
