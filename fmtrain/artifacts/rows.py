@@ -66,7 +66,7 @@ def read_rows(
     for a damage: the file is to be mended, since nobody knows how many rows it takes.
     """
     if source.name.endswith(".parquet"):
-        from fmtrain.artifacts.row_tables import read_table  # here: Arrow takes a fifth of a second, for few runs
+        from fmtrain.artifacts.row_tables import read_table  # here: with it comes Arrow, which few runs need
 
         yield from read_table(source, data, spend)
         return
