@@ -14,9 +14,13 @@ from fmtrain import redact
 from fmtrain.artifacts.remote import is_url, plain
 from fmtrain.schema.load import dump
 from fmtrain.schema.root import Root
+from fmtrain.schema.rules import Filter
 from launch import provenance
 from launch.overrides import parse
 
+_RULES = {
+    field.name for field in dataclasses.fields(Filter) if field.name not in ("name", "rules", "words", "datatrove")
+}
 _HERE = ("store", "launch")  # groups of settings that say nothing of the result
 
 
@@ -48,10 +52,9 @@ def settings(config: Any, prefix: str = "") -> Iterator[Setting]:
 
 def asked(root: Root, overrides: list[str]) -> dict[str, Any]:
     """What the run hands on: the configuration as a recipe, the command that asked for it, the versions here."""
-    config, said = redact.as_given(dump(root)), dict[str, str]()
+    config, said = _escaped(dump(root)), dict[str, list[str]]()
     for setting in settings(root):
-        told = _placeless(setting)
-        said |= dict(zip(setting.values, told, strict=True))
+        said[setting.key] = told = _placeless(setting)
         *path, last = setting.key.split(".")
         holder = config
         for part in path:
@@ -63,35 +66,52 @@ def asked(root: Root, overrides: list[str]) -> dict[str, Any]:
     return {"recipe": recipe, "command": command, "git": provenance.git(), "packages": provenance.packages()}
 
 
+def _escaped(config: dict[str, Any]) -> Any:
+    """The configuration with references to the environment as they were given, and `${` for what it says elsewhere."""
+
+    def escape(given: Any, resolved: Any) -> Any:
+        if isinstance(given, dict):
+            return {name: escape(value, resolved[name]) for name, value in given.items()}
+        if isinstance(given, list):
+            return [escape(one, other) for one, other in zip(given, resolved, strict=True)]
+        return given.replace("${", "\\${") if isinstance(given, str) and given == resolved else given
+
+    return escape(redact.as_given(config), config)
+
+
 def _applied(config: Any) -> Any:
-    """A configuration without the settings of rules that its filters do not apply."""
+    """A configuration without the settings of rules of ours that its filters do not apply."""
     if not isinstance(config, dict):
         return config
     rules = config.get("rules")
-    kept = {k: v for k, v in config.items() if not (isinstance(rules, list) and isinstance(v, dict) and k not in rules)}
-    return {name: _applied(value) for name, value in kept.items()}
+    idle = _RULES - set(rules) if isinstance(rules, list) else set()
+    return {name: _applied(value) for name, value in config.items() if name not in idle}
 
 
-def _words(overrides: list[str], said: dict[str, str]) -> list[str]:
-    """The overrides without where the run took place; `said` are places with what is told of them."""
-    words = []
+def _words(overrides: list[str], said: dict[str, list[str]]) -> list[str]:
+    """The overrides that count, without where the run took place; `said` are settings with what is told of them."""
+    words: dict[str, str] = {}
     for text, override in zip(overrides, parse(overrides), strict=True):
-        key, head = override.key_or_group, override.key_or_group.partition(".")[0]
-        if head in _HERE:
+        key = override.key_or_group
+        inside = [one for one in said if one == key or one.startswith(f"{key}.")]
+        if key.partition(".")[0] in _HERE:
             continue
         if key == "recipe":
             text = f"recipe={os.path.basename(str(override.value()))}"
-        for place in sorted(said, key=len, reverse=True):
-            text = text.replace(place, said[place])
-        words.append(text)
-    return [str(word) for word in redact.shown_in(words)]
+        elif key in said:
+            text = f"{key}={said[key][0] if len(said[key]) == 1 else '[' + ','.join(said[key]) + ']'}"
+        elif inside and isinstance(override.value(), dict):
+            text = f"{key}={{..}}"  # the recipe has it whole
+        words.pop(name := f"{key}@{override.package or ''}", None)  # the last one counts
+        words[name] = text
+    return [str(word) for word in redact.shown_in(list(words.values()))]
 
 
 def _placeless(setting: Setting) -> list[str]:
     """Paths and globs from the folder that all of them share, URLs without what may be secret, names as they are."""
     local = {v: os.path.abspath(os.path.expanduser(v)) for v in setting.values if is_path(v, setting.named)}
     base = os.path.commonpath([os.path.dirname(_fixed(path)) for path in local.values()]) if local else ""
-    head = "./" if setting.named and not setting.key.endswith(".path") else ""  # what else would be taken for a name
+    head = "./" if setting.named else ""  # what else would be taken for a name
     return [head + os.path.relpath(local[v], base) if v in local else plain(v) for v in setting.values]
 
 

@@ -3,6 +3,7 @@
 Reads names, small JSON files and the tokenizer's table; no weights but to hash them, and no library of models.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -10,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from fmtrain.artifacts.inside import read_object
-from fmtrain.artifacts.model_folder import INDEX, SINGLE, model_files
+from fmtrain.artifacts.model_folder import INDEX, SINGLE, architectures, model_files
 from fmtrain.artifacts.sources import identify
 from fmtrain.artifacts.stage import Source
 from fmtrain.artifacts.storage import expanded
 from fmtrain.errors import ConfigError, InputError
+from fmtrain.schema import plugins
 
 # What transformers reads of a folder: of other files (a README, other formats of the weights) the model is independent.
 _READ = (".json", ".safetensors", ".model", ".spm", ".txt", ".jinja", ".tiktoken", ".codes", ".vocab", ".bpe")
@@ -77,7 +79,8 @@ def check_base(given: str, root: Path, uses: Iterable[Use]) -> str:
         if use.length is not None and positions is not None and -(-use.length // 8) * 8 > positions:
             raise ConfigError(
                 f"{use.key}.sequence_length={use.length} (padded to a multiple of 8) is beyond the {positions} "
-                f"positions of model.path={given}; e.g. {use.key}.sequence_length={positions // 8 * 8}"
+                f"positions of model.path={given}; "
+                + (f"e.g. {use.key}.sequence_length={positions // 8 * 8}" if positions >= 8 else "give another model")
             )
     embeddings, tokens = size_in(config, "vocab_size"), tokens_in(root)
     if embeddings is not None and tokens > embeddings:
@@ -90,25 +93,54 @@ def check_base(given: str, root: Path, uses: Iterable[Use]) -> str:
 
 def _head(given: str, config: dict[str, Any], use: Use) -> str:
     """ConfigError where the model has not the head that a stage trains; a word where the stage draws it."""
-    names = [str(name) for name in config.get("architectures") or []]
-    heads = [name for name in names if name.endswith((*_HEADS["causal"], *_HEADS["masked"]))]
+    names, kind = architectures(config), str(config.get("model_type") or "")
     assert use.task is not None
-    if heads and not any(head.endswith(_HEADS[use.task]) for head in heads):
-        raise ConfigError(
-            f"{use.key} trains a {use.task} language model, and model.path={given} is a {heads[0]}; give another"
-        )
-    body = next((name for name in names if name.endswith("Model")), None)
-    if heads or body is None:
+    what = next(iter(names), f"model of the type {kind!r}")
+    another = ConfigError(
+        f"{use.key} trains a {use.task} language model, and model.path={given} is a {what}; give another"
+    )
+    known = _classes(use.task)
+    if known and kind and kind not in known and not set(names) & plugged():
+        raise another
+    ends = (*_HEADS["causal"], *_HEADS["masked"])
+    if any(name in known.values() or name.endswith(_HEADS[use.task]) for name in names):
         return ""
-    encoder = config.get("model_type") in _ENCODERS and not config.get("is_decoder")
-    if encoder and use.task == "causal":
-        raise ConfigError(f"{use.key} trains a causal language model, and model.path={given} is a {body}; give another")
-    if not use.learns_head and not config.get("tie_word_embeddings", True):
+    if any(name.endswith(ends) for name in names) or (use.task == "causal" and kind in _ENCODERS):
+        raise another
+    if not names or (use.task == "masked" and any(name.endswith("ForPreTraining") for name in names)):
+        return ""
+    if not any(name.endswith("Model") for name in names):
+        raise another
+    if use.learns_head:
+        return (
+            f"{use.key}: {given} is a {what}; the {use.task} language model's head that it lacks is drawn from the seed"
+        )
+    if config.get("tie_word_embeddings") is not True:
         raise ConfigError(
-            f"{use.key} cannot start from model.path={given}: it is a {body}, without a language model's head; give "
+            f"{use.key} cannot start from model.path={given}: it is a {what}, without a language model's head; give "
             "one that has it, or let pre-training (clm, mlm) learn it first"
         )
-    return f"{use.key}: {given} is a {body}; the {use.task} language model's head that it lacks is drawn from the seed"
+    return ""
+
+
+def plugged() -> set[str]:
+    """Classes of plug-ins, of which transformers' own tables know nothing."""
+    return set(plugins.CLASSES.values())
+
+
+def _classes(task: str) -> dict[str, str]:
+    """model_type -> the class that transformers has for the task, read off its source: importing it takes seconds.
+
+    Empty where its source is written otherwise than it has been.
+    """
+    package = find_spec("transformers")
+    places = package.submodule_search_locations if package else None
+    file = Path(next(iter(places or [""])), "models", "auto", "modeling_auto.py")
+    if not file.is_file():
+        return {}
+    name = {"causal": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", "masked": "MODEL_FOR_MASKED_LM_MAPPING_NAMES"}[task]
+    found = re.search(rf"^{name} = OrderedDict\(\n(.*?)^\)", file.read_text(encoding="utf-8"), re.M | re.S)
+    return dict(re.findall(r'\("([\w.-]+)",\s*"(\w+)"\)', found[1])) if found else {}
 
 
 def _check_class(given: str, config: dict[str, Any]) -> None:

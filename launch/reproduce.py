@@ -6,12 +6,15 @@ missing is named before anything is planned; where an identity would be another,
 
 import dataclasses
 import os
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from fmtrain import redact
-from fmtrain.artifacts.hub import parse
 from fmtrain.artifacts.remote import is_url
 from fmtrain.artifacts.stage import RECIPE, Source
 from fmtrain.artifacts.storage import expanded, read_json, sha256_file
@@ -22,11 +25,13 @@ from launch import provenance
 from launch.asked import Setting, is_path, settings
 from launch.edges import Pin
 from launch.graph import Folder, Graph
+from launch.overrides import parse
 from launch.paths import match
 from launch.plan import Step
 from launch.reasons import why
 
 LINEAGE = "lineage.json"
+_REFERENCE = re.compile(r"(?<!\\)\$\{")
 _NAMED = 3  # files that a message names
 
 
@@ -41,6 +46,18 @@ class Published:
     def recipe(self) -> str:
         """The override that says its recipe."""
         return "recipe='" + str(self.folder / RECIPE).replace("'", "\\'") + "'"
+
+    def check_references(self, overrides: list[str]) -> None:
+        """ConfigError where the recipe would put what stands in this user's environment somewhere."""
+        said = {override.key_or_group for override in parse(overrides)}
+        for key, value in _texts(yaml.safe_load((self.folder / RECIPE).read_text(encoding="utf-8"))):
+            if _REFERENCE.search(value) and not any(
+                key == one or key.startswith((f"{one}.", f"{one}[")) for one in said
+            ):
+                raise ConfigError(
+                    f"--from={self.folder}: its recipe has {key.partition('[')[0]}={value}, and what stands in your "
+                    f"environment is for you to give: {key.partition('[')[0]}=.."
+                )
 
     def check_inputs(self, root: Root) -> None:
         """InputError that names every file and folder which is not where the configuration says."""
@@ -131,11 +148,11 @@ class Published:
 
     def _other_base(self, steps: list[Step]) -> list[str]:
         """A word where the folder that is given for the base is another."""
-        base, folders = self._base(), [p for step in steps for p in step.parents.values() if isinstance(p, Folder)]
-        for folder in folders:
+        base = self._base()
+        trained = [step.parents["model"] for step in steps if step.node.kind.ranks and "model" in step.parents]
+        for folder in [parent for parent in trained if isinstance(parent, Folder)]:
             files = {file.name: file.sha256 for file in folder.files}
-            if base and files != base and base.keys() & files.keys():
-                changed = sorted(n for n in base.keys() | files.keys() if base.get(n) != files.get(n))
+            if changed := sorted(n for n in base.keys() | files.keys() if base.get(n) != files.get(n)) if base else []:
                 return [f"{folder.path} is another base ({', '.join(changed[:_NAMED])} differ)"]
         return []
 
@@ -161,11 +178,22 @@ class Published:
 
 def _is_there(value: str, setting: Setting) -> bool:
     """Whether there is something behind a setting on this machine; of a name elsewhere that is taken for granted."""
-    name = setting.named and (not setting.key.endswith(".path") or "@v" in value or parse(value) is not None)
-    if is_url(value) or (name and not is_path(value, True)):
+    if is_url(value) or (setting.named and not is_path(value, True)):
         return True
     where = os.path.abspath(os.path.expanduser(value))
     return os.path.lexists(where) or bool(match(where))
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of a configuration, with its key."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _texts(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for n, inner in enumerate(value):
+            yield from _texts(inner, f"{key}[{n}]")
+    elif isinstance(value, str):
+        yield key, value
 
 
 def _recognised(source: Source, then: dict[str, Any] | None) -> Source:
@@ -187,8 +215,11 @@ def published(given: Path) -> Published:
     try:
         lineage = read_json(folder / LINEAGE)
         found = Published(folder, lineage)
-        [(one["stage"], one["kind"], one["fingerprint"]) for one in lineage["ancestors"]]
-        _ = lineage["name"], lineage["fingerprint"], lineage["inputs"].items()
+        for one in lineage["ancestors"]:
+            _ = one["stage"], one["kind"], one["ref"], one["fingerprint"]
+            _ = [(file["name"], file["bytes"], file["stamp"], file["sha256"]) for file in one.get("files", [])]
+        _ = lineage["name"], lineage["fingerprint"], [one.get("fingerprint") for one in lineage["inputs"].values()]
+        _ = {**found._base(), **((lineage.get("made_with") or {}).get("packages") or {})}
         return found
     except (KeyError, TypeError, AttributeError, FmtrainError) as e:
         raise InputError(f"--from={given}: {LINEAGE} is not one of ours ({e}); get the folder again") from None

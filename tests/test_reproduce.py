@@ -95,7 +95,7 @@ def test_it_says_what_it_was_made_of_and_no_place(made: Path) -> None:
     for path in (rows, *base.glob("*.safetensors"), base / "config.json"):
         assert sha256_file(path) in card, path
     assert f"`torch` `{torch.__version__}`" in card
-    assert yaml.safe_load(texts["recipe.yaml"])["model"] == {"name": "hf", "path": "base", "pickle": False}
+    assert yaml.safe_load(texts["recipe.yaml"])["model"] == {"name": "hf", "path": "./base", "pickle": False}
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_what_is_missing_or_other_is_named(elsewhere: Path) -> None:
     nothing = plan(elsewhere)
     assert nothing.returncode == 3, nothing.stderr
     digest = sha256_file(elsewhere / "theirs/rows.jsonl")[:16]
-    for words in ("data.files=rows.jsonl: rows.jsonl (3", f"SHA-256 {digest}", "model.path=base: model-00001"):
+    for words in ("data.files=rows.jsonl: rows.jsonl (3", f"SHA-256 {digest}", "model.path=./base: model-00001"):
         assert words in nothing.stderr, nothing.stderr
     base, rows = f"model.path={elsewhere}/theirs/base", f"data.files={elsewhere}/theirs/rows.jsonl"
     path = elsewhere / "theirs/rows.jsonl"
@@ -165,7 +165,7 @@ def test_every_recipe_comes_back_from_what_is_handed_on(name: str, tmp_path: Pat
     words = [f"recipe={name}", *(["model.path=/x"] if name == "finetune" else []), "store=/secret", "launch=inline"]
     root = compose(words)
     told = asked(root, words)
-    assert told["command"] == ["fmtrain", "run", f"recipe={name}", *(["model.path=x"] if name == "finetune" else [])]
+    assert told["command"] == ["fmtrain", "run", f"recipe={name}", *(["model.path=./x"] if name == "finetune" else [])]
     file = tmp_path / "recipe.yaml"
     file.write_text("# @package _global_\n" + yaml.safe_dump(told["recipe"], sort_keys=False))
     places = [f"{s.key}={','.join(s.values)}" for s in settings(root)]
@@ -188,3 +188,73 @@ def test_paths_are_told_as_far_as_they_tell_files_apart(files: list[str], told: 
     found = asked(compose(words), words)
     assert found["recipe"]["data"]["files"] == told
     assert not any("/a/" in word or "abc" in word for word in found["command"]), found["command"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["data=local", "data.files=/secret/lang\\=en/a.jsonl"], ["data=local", "data.files=a.jsonl"]),
+        (["data=local", "data.files=/secret/a.jsonl", "data.files=b.jsonl"], ["data=local", "data.files=b.jsonl"]),
+        (["model=hf", "model.path=.", "seed=2"], ["model=hf", None, "seed=2"]),
+        (["data=hub", "data.path=imdb"], ["data=hub", "data.path=imdb"]),
+        (["stages.corpus.data={name: local, files: [/secret/a.jsonl]}"], ["stages.corpus.data={..}"]),
+        (["data=hub", "data.path=/secret", "launch.ranks=1", "store=/secret"], ["data=hub", "data.path=./secret"]),
+    ],
+)
+def test_the_command_names_no_place_however_it_was_spelt(
+    words: list[str], told: list[str | None], tmp_path: Path
+) -> None:
+    words = [word.replace("/secret", str(tmp_path / "secret")) for word in words]
+    (tmp_path / "secret").mkdir()
+    found = asked(compose(["recipe=quickstart", *words]), ["recipe=quickstart", *words])
+    said = [
+        "fmtrain",
+        "run",
+        "recipe=quickstart",
+        *(f"model.path=./{Path.cwd().name}" if t is None else t for t in told),
+    ]
+    assert found["command"] == said
+    assert str(tmp_path) not in json.dumps(found["recipe"])
+
+
+def test_what_a_recipe_cannot_lose(tmp_path: Path) -> None:
+    """Arguments of datatrove's blocks, and a dollar that is no reference; a reference stays one."""
+    words = ["recipe=tokens", "data=local", "data.files=/x/a.jsonl", "data.split='regex:^a\\${b}'", "plugins=[]"]
+    words += ["filter.rules=[datatrove:GopherQualityFilter]", "+filter.datatrove.GopherQualityFilter.min_doc_words=10"]
+    root = compose(words)
+    file = tmp_path / "recipe.yaml"
+    file.write_text("# @package _global_\n" + yaml.safe_dump(asked(root, words)["recipe"], sort_keys=False))
+    again = compose([f"recipe={file}", "data.files=/x/a.jsonl"])
+    assert (again.filter, again.data) == (root.filter, root.data)
+    assert again.data.split == "regex:^a${b}"  # type: ignore[attr-defined]
+
+
+def test_a_strangers_recipe_sends_nothing_of_the_environment(made: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(published(made), tmp_path / "got"))
+    text = (folder / "recipe.yaml").read_text()
+    (folder / "recipe.yaml").write_text(text.replace("- rows.jsonl", "- https://127.0.0.1:1/${oc.env:MY_TOKEN}"))
+    done = fmtrain("plan", "--from", str(folder), MY_TOKEN="s3cret")
+    assert done.returncode == 2 and "what stands in your environment is for you to give: data.files=.." in done.stderr
+    assert "s3cret" not in done.stderr
+    theirs = [f"model.path={made}/private/base", f"data.files={made}/private/rows.jsonl", f"store={tmp_path}/store"]
+    done = fmtrain("plan", "--from", str(folder), *theirs, MY_TOKEN="s3cret")
+    assert done.returncode == 0 and "every identity is that of" in done.stdout, done.stdout + done.stderr
+
+
+def test_continued_pre_training_is_the_same_again(tiny_store: Path, tmp_path: Path) -> None:
+    """Whose tokenizer is the base's: of that folder a stage reads some files alone."""
+    base = base_of(tiny_store, tmp_path / "base")
+    few = [
+        "stages.examples=null",
+        "stages.sft=null",
+        "stages.reference=null",
+        "stages.dpo=null",
+        "stages.evaluate=null",
+    ]
+    few += ["stages.pretrain.steps=1", "stages.pretrain.schedule.warmup_steps=0", "launch=inline", "launch.ranks=1"]
+    words = ["recipe=quickstart_tiny", "model=hf", f"model.path={base}", f"store={tmp_path}/store", *few]
+    done = fmtrain("run", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tmp_path / "store/artifacts/published/quickstart_tiny/v0001"
+    again = fmtrain("plan", "--from", str(folder), f"model.path={base}", f"store={tmp_path}/other")
+    assert again.returncode == 0 and f"every identity is that of {folder}" in again.stdout, again.stdout + again.stderr

@@ -22,6 +22,8 @@ from fmtrain.schema import rules
 
 WORKER = Path(__file__).with_name("html_worker.py")
 _TITLE = re.compile(r"<title(?:\s[^>]{0,200})?>([^<]{1,1000})", re.IGNORECASE)
+_ANY_TAG = re.compile(r"<[^<>]*>")
+_CALLED = re.compile(r"<(?:!doctype|html|head|body)\b", re.IGNORECASE)
 _TITLE_WITHIN = 100_000  # characters from the page's start
 
 
@@ -49,6 +51,9 @@ class Html:
             if e.code == -signal.SIGXCPU:
                 return Drop("html.timeout", f"{len(page)} characters", self.config.max_seconds)
             return Drop("html.failed", f"exit code {e.code}")
+        if not text and self._judged(doc) and mostly_text(page):
+            doc.count("html.kept_as_text")
+            return None  # some markup, and nothing that trafilatura takes for a page's text
         if not text:
             return Drop("html.empty")
         if len(text) < self.config.min_length:
@@ -58,6 +63,10 @@ class Html:
         doc.text = text
         doc.meta.pop("content_type", None)  # that of the page
         return None
+
+    def _judged(self, doc: Document) -> bool:
+        """Whether nobody has said what it is."""
+        return self.config.when == "auto" and says_html(str(doc.meta.get("content_type") or "")) is None
 
     def _is_page(self, doc: Document) -> bool:
         if self.config.when != "auto":
@@ -107,6 +116,12 @@ def _stop(child: "subprocess.Popen[bytes]") -> None:
         if stream is not None:
             with contextlib.suppress(BrokenPipeError):
                 stream.close()
+
+
+def mostly_text(page: str) -> bool:
+    """Whether a text that does not call itself a page is more than its tags."""
+    bare = _ANY_TAG.sub("", page)
+    return not _CALLED.search(page) and 2 * len("".join(bare.split())) > len("".join(page.split()))
 
 
 def title_of(page: str) -> str:

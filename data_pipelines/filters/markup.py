@@ -99,7 +99,7 @@ def is_html(text: str) -> bool:
     bare, quoted = _without_code(text)
     bare = _BREAK.sub("\n", _SPACE.sub(" ", bare))
     tags, others = _count(bare)
-    if _is_template(bare, tags):
+    if _is_template(bare, tags, bool(said)):
         return False
     if said:
         return True
@@ -167,8 +167,10 @@ def _loose(bare: str) -> int:
     return (begun if '="' in bare[:begun] or "='" in bare[:begun] else 0) + (len(bare) - last if cut else 0)
 
 
-def _is_template(bare: str, tags: int) -> bool:
-    return bool(_TEMPLATE.search(bare)) or len(_FIELD.findall(bare)) * _TAGS_A_FIELD > tags
+def _is_template(bare: str, tags: int, page: bool) -> bool:
+    """`page`: it says that it is HTML, which may well speak of a template."""
+    marks, fields = len(_TEMPLATE.findall(bare)), len(_FIELD.findall(bare))
+    return (bool(marks) and not page) or (marks + fields) * _TAGS_A_FIELD > tags
 
 
 def _signs(bare: str) -> int:

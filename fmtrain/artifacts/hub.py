@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from fmtrain.artifacts.inside import inside
 from fmtrain.artifacts.remote import hub_failure
 from fmtrain.artifacts.storage import read_left, sha256_file, users_files, write_json, write_text
 from fmtrain.errors import InputError, StoreError, Unavailable
@@ -283,13 +284,26 @@ def _git_hash(path: Path) -> str:
 
 def licence(repo: Repo) -> str:
     """What the card says of the licence; "" where it is not there or says nothing."""
+    return licence_in(card(repo.snapshot))
+
+
+def card(folder: Path) -> dict[str, Any]:
+    """The YAML head of the card in a folder; empty where there is none."""
     from huggingface_hub import metadata_load
+    from yaml import YAMLError
 
     try:
-        said = (metadata_load(repo.snapshot / CARD) or {}).get("license")
-    except (OSError, ValueError, AttributeError):  # no card, no YAML, or none that is a table
-        return ""
-    return ", ".join(map(str, said)) if isinstance(said, list) else str(said or "")
+        return dict(metadata_load(inside(folder, CARD)) or {}) if (folder / CARD).exists() else {}
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError, YAMLError, InputError):
+        return {}  # no YAML, or none that is a table
+
+
+def licence_in(said: dict[str, Any]) -> str:
+    """`license`, of several all; where that is `other` its name."""
+    found = said.get("license")
+    if found == "other":
+        found = said.get("license_name") or found
+    return ", ".join(map(str, found)) if isinstance(found, list) else str(found or "")
 
 
 def failures() -> tuple[type[BaseException], ...]:

@@ -6,6 +6,7 @@ Asked by the planner before it hashes a folder and by whoever loads one, so that
 import shutil
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from fmtrain.artifacts.inside import files_inside, inside, read_object
 from fmtrain.errors import InputError
@@ -14,7 +15,7 @@ from fmtrain.errors import InputError
 SINGLE = {"safetensors": "model.safetensors", "bin": "pytorch_model.bin"}
 INDEX = {ending: f"{name}.index.json" for ending, name in SINGLE.items()}
 INDEX_BYTES = 256 << 20  # of such an index; a line a weight
-_TEMPLATES = "additional_chat_templates"
+TEMPLATES = "additional_chat_templates"
 # All that a tokenizer may consist of; a model's config.json and weights in the same folder are not the tokenizer's.
 _TOKENIZER = (
     "tokenizer.json",
@@ -28,13 +29,37 @@ _TOKENIZER = (
     "chat_template.json",
     "*.model",
     "*.tiktoken",
-    f"{_TEMPLATES}/*.jinja",
+    f"{TEMPLATES}/*.jinja",
 )
+
+
+# What a model is made of beside its tokenizer; licences go with it. Whatever else lies there is its maker's.
+_MODEL = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "pytorch_model*.bin",
+    "pytorch_model.bin.index.json",
+    "vocab*",
+    "*.spm",
+    "*.codes",
+    "*.bpe",
+    "LICENSE*",
+    "NOTICE*",
+)
+
+
+def is_models(name: str) -> bool:
+    """Whether a file of that name belongs to the model in a folder, or to its tokenizer."""
+    return is_tokenizers(name) or any(fnmatchcase(name, pattern) for pattern in _MODEL)
 
 
 def model_files(folder: Path) -> list[str]:
     """The files of a model's or a tokenizer's folder, sorted; InputError where one, or an entry in one, leads out."""
-    names = files_inside(folder, _TEMPLATES)
+    names = files_inside(folder, TEMPLATES)
     for index in (n for n in names if n.endswith(".index.json")):
         _check_index(folder, index, names)
     if "tokenizer_config.json" in names:
@@ -68,3 +93,9 @@ def _check_index(folder: Path, index: str, names: list[str]) -> None:
     for shard in sorted(set(shards.values()).difference(names)):
         inside(folder, shard)  # says what is wrong with a path that leads out, or to nothing
         raise InputError(f"{folder}/{index} names {shard!r}, which is no file beside it; put it there")
+
+
+def architectures(config: dict[str, Any]) -> list[str]:
+    """The classes that a model's config.json names."""
+    found = config.get("architectures")
+    return [str(name) for name in found] if isinstance(found, list) else []

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fmtrain.artifacts.inside import inside, read_object
+from fmtrain.artifacts.model_folder import INDEX as INDICES
+from fmtrain.artifacts.model_folder import SINGLE
 from fmtrain.errors import InputError
 
-WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+WHOLE, INDEX = SINGLE["safetensors"], INDICES["safetensors"]
 _MOST_HEADER = 100 << 20  # bytes; safetensors' own limit
 _MOST_PARAMETERS = 10**15
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8, "BOOL": 8}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from fmtrain.artifacts.manifest import FILE, read_manifest
+from fmtrain.artifacts.model_folder import architectures
 from fmtrain.artifacts.stage import Stage
 from fmtrain.artifacts.storage import read_json, read_jsonl
 from fmtrain.errors import InputError, StoreError
@@ -59,8 +60,8 @@ def task_of(folder: Path) -> Literal["causal", "masked"]:
     """What a model folder is for, by the architecture in its config.json."""
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} has no config.json: give a Hugging Face model folder")
-    names = read_json(folder / "config.json").get("architectures") or []
-    return "masked" if any(str(n).endswith("ForMaskedLM") for n in names) else "causal"
+    names = architectures(read_json(folder / "config.json"))
+    return "masked" if any(name.endswith("ForMaskedLM") for name in names) else "causal"
 
 
 def by_hash(rows: Iterable[T]) -> list[T]:

@@ -8,18 +8,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from fmtrain.artifacts import manifest
+from fmtrain.artifacts import hub, manifest
 from fmtrain.artifacts.inside import read_object
-from fmtrain.artifacts.model_folder import model_files
 from fmtrain.artifacts.stage import Stage
 from fmtrain.artifacts.storage import read_json, write_json
 from fmtrain.artifacts.weights import float_type, tensors, weight_files
+from fmtrain.errors import InputError
 from fmtrain.schema.load import load
 
 FILE = "base.json"
-_CARD, _MOST = "README.md", 1 << 20  # bytes that are read of a card
+_LINEAGE = 1 << 28  # bytes that are read of a lineage
 _OURS = "lineage.json"  # of a folder that we have published
 
 
@@ -48,17 +46,17 @@ def of_input(stage: Stage, role: str = "model") -> Base | None:
 
 def of_folder(folder: Path, told: dict[str, Any]) -> Base:
     """What a folder of somebody else's is; `told` is what was planned with: its files, its name on the hub."""
-    card = _card(folder)
+    card = hub.card(folder)
     weights = weight_files(folder)
     largest = max((folder / name).stat().st_size for name in weights) if len(weights) > 1 else None
-    ours = read_object(folder, _OURS) if _OURS in model_files(folder) else {}
+    ours = _lineage(folder)
     name = told.get("repo") or ours.get("name") or card.get("model_name") or folder.name
-    licence, identity = told.get("licence") or card.get("license"), ours.get("fingerprint")
+    licence, identity = told.get("licence") or hub.licence_in(card), ours.get("fingerprint")
     return Base(
         name=str(name)[:200],
         dtype=float_type(tensors(folder)) or _said_type(folder),
         shard_bytes=largest,
-        license=licence[:100] if isinstance(licence, str) else None,
+        license=str(licence)[:100] or None,
         identity=identity[:64] if isinstance(identity, str) else None,
         commit=told.get("commit"),
         files={name: file["sha256"] for name, file in sorted(told.get("files", {}).items())},
@@ -77,16 +75,9 @@ def _said_type(folder: Path) -> str | None:
     return said if said in ("float32", "bfloat16", "float16") and not weight_files(folder) else None
 
 
-def _card(folder: Path) -> dict[str, Any]:
-    """The YAML head of a model card; empty where there is none that can be read."""
-    if _CARD not in model_files(folder):
-        return {}
-    with open(folder / _CARD, encoding="utf-8", errors="replace") as f:
-        text = f.read(_MOST)
-    _, opened, rest = text.partition("---\n")
-    head, closed, _ = rest.partition("\n---")
+def _lineage(folder: Path) -> dict[str, Any]:
+    """What we wrote there when we published it; empty where it is not ours."""
     try:
-        found = yaml.safe_load(head) if opened and closed and text.startswith("---\n") else {}
-    except (yaml.YAMLError, RecursionError, ValueError):
+        return read_object(folder, _OURS, _LINEAGE) if (folder / _OURS).is_file() else {}
+    except InputError:
         return {}
-    return found if isinstance(found, dict) else {}

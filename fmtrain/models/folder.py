@@ -17,7 +17,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.utils import logging as transformers_logging
 
 from fmtrain.artifacts.inside import read_object
-from fmtrain.artifacts.model_folder import copy_tokenizer, model_files
+from fmtrain.artifacts.model_folder import architectures, copy_tokenizer, model_files
 from fmtrain.artifacts.storage import write_json, write_text
 from fmtrain.data.chat import end_token_ids
 from fmtrain.data.padding import padded_length
@@ -82,8 +82,8 @@ def load_body(
 
 def headless(folder: Path) -> str | None:
     """The architecture of a model without a head, as config.json names it: BertModel; None where it has one."""
-    names = read_object(folder, "config.json").get("architectures") or []
-    return next((str(n) for n in names if str(n).endswith("Model") and not str(n).endswith("LMHeadModel")), None)
+    names = architectures(read_object(folder, "config.json"))
+    return next((name for name in names if name.endswith("Model") and not name.endswith("LMHeadModel")), None)
 
 
 def _loaded(folder: Path, task: Task, pickle: bool) -> tuple[PreTrainedModel, list[str]]:

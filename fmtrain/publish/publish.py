@@ -14,9 +14,10 @@ import yaml
 from fmtrain import show
 from fmtrain.artifacts import manifest
 from fmtrain.artifacts.inside import files_inside
+from fmtrain.artifacts.model_folder import TEMPLATES, is_models
 from fmtrain.artifacts.stage import RECIPE, Stage
 from fmtrain.artifacts.storage import read_json, sha256_file, write_json, write_text
-from fmtrain.artifacts.weights import float_type, tensors
+from fmtrain.artifacts.weights import float_type, tensors, weight_files
 from fmtrain.artifacts.worker import Progress, Result, announce
 from fmtrain.errors import InputError, StoreError
 from fmtrain.evaluate import records
@@ -35,6 +36,11 @@ def run(stage: Stage) -> Result:
     """Write the folder; what it holds does not depend on when or where it was published."""
     source, cfg = stage.input("model"), stage.job_as(PublishJob).stage
     names, base = model_files(source), bases.of_input(stage)
+    if cfg.dtype and not weight_files(source):
+        raise InputError(
+            f"stages.{stage.stage}.dtype={cfg.dtype}: {source} has pickled weights alone, which are handed on as they "
+            "are; take dtype away, or save the model with safetensors (save_pretrained does)"
+        )
     dtype, shard_bytes = _wanted(cfg, base)
     again = weights.changes(source, dtype, shard_bytes)
     replaced = {name for name in names if again and name.endswith((".safetensors", ".safetensors.index.json"))}
@@ -50,7 +56,7 @@ def run(stage: Stage) -> Result:
         written += weights.rewrite(source, stage.out, dtype, shard_bytes, lambda: progress.update(len(names)))
         _set_type(stage.out, dtype)
     kept = float_type(tensors(stage.out))
-    if base is not None and cfg.dtype is None and base.dtype != kept:
+    if base is not None and kept is not None and cfg.dtype is None and base.dtype != kept:
         announce(stage, f"{base.name} has weights of a type that is not written ({base.dtype}); published as {kept}")
     _write_about(stage, base, kept)
     size = sum((stage.out / name).stat().st_size for name in written)
@@ -89,7 +95,9 @@ def model_files(folder: Path) -> list[str]:
     """The Hugging Face files of a model folder, sorted; InputError where it has no config or no weights."""
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} has no config.json: give a Hugging Face model folder")
-    names = [name for name in files_inside(folder) if name not in OURS]
+    names = [name for name in files_inside(folder, TEMPLATES) if name not in OURS and is_models(name)]
+    if any(name.endswith(".safetensors") for name in names):
+        names = [name for name in names if not name.startswith("pytorch_model")]
     if not any(name.endswith(WEIGHTS) for name in names):
         raise InputError(f"{folder} has no weights (*.safetensors): the model was saved in part")
     return names

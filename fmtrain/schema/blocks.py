@@ -26,6 +26,8 @@ _NO = {
     "a mixture of tokens takes a part of a source by hash",
     "PIIFormatter": "takes its replacements in turn, so that the corpus would hang on the number of tasks; the rule "
     "pii finds more",
+    "FastTextClassifierFilter": "reads a model by an address, and what lies there would be no part of what the corpus "
+    "is known by; the rule classifier reads fastText's models from a file",
     "C4BadWordsFilter": "draws what it keeps, and fetches its lists; the rule bad_words decides alike by lists on disk",
 }
 

@@ -68,7 +68,7 @@ class Hub(Keys):
     usual_filter = "gopher"
 
     name: str = "hub"
-    path: str = place(MISSING, identity=True)
+    path: str = place(MISSING)  # its name and content are those of its source
     config: str | None = None
     split: str = "train"
     revision: str | None = outside(None)  # None: the newest; the commit belongs to the identity

@@ -174,6 +174,42 @@ def test_what_the_model_has_not_is_told_when_planning(
         plan(model(tmp_path / "model", config), *overrides)
 
 
+@pytest.mark.parametrize(
+    ("config", "recipe", "says"),
+    [
+        ({"architectures": None, "model_type": "bert"}, "finetune", "is a model of the type 'bert'; give another"),
+        (
+            {"architectures": ["T5ForConditionalGeneration"], "model_type": "t5"},
+            "finetune",
+            "T5ForConditionalGeneration",
+        ),
+        ({"architectures": ["BertForPreTraining"], "model_type": "bert"}, "finetune", "is a BertForPreTraining"),
+        ({"architectures": ["LlamaForSequenceClassification"], "model_type": "llama"}, "finetune", "SequenceClassif"),
+        (
+            {"architectures": ["LlamaModel"], "model_type": "llama"},
+            "quickstart_mlm",
+            "trains a masked .* is a LlamaModel",
+        ),
+        ({"architectures": ["LlamaModel"], "model_type": "llama"}, "finetune", "without a language model's head"),
+        ({"architectures": 3, "model_type": "llama"}, "finetune", None),
+        ({"architectures": ["BertForPreTraining"], "model_type": "bert"}, "quickstart_mlm", None),
+        ({"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3"}, "finetune", None),
+        ({"architectures": ["LlamaModel"], "model_type": "llama", "tie_word_embeddings": True}, "finetune", None),
+    ],
+)
+def test_a_head_is_known_by_transformers_own_tables(
+    config: dict[str, Any], recipe: str, says: str | None, tmp_path: Path
+) -> None:
+    folder = model(tmp_path / "model", config)
+    words = [f"recipe={recipe}", "model=hf", f"model.path={folder}"]
+    words += [f"data.files=['{rows(tmp_path)}']"] if recipe == "finetune" else []
+    if says is None:
+        assert build(compose(words)).nodes
+    else:
+        with pytest.raises(ConfigError, match=says):
+            build(compose(words))
+
+
 def test_added_tokens_count(tmp_path: Path) -> None:
     assert plan(model(tmp_path / "fits", added=1)).files
     with pytest.raises(ConfigError, match="5 tokens"):
