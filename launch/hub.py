@@ -52,10 +52,10 @@ def named(given: str, pickle: bool) -> Named:
     weights, index = _weights_of(repo, key, pickle)
     wanted = [*small, *index, *(name for name in weights if not _is_in_store(repo, name))]
     check_tokenizer(key, small)
-    _get(repo, [*wanted, *([CARD] if CARD in repo.files else [])], key)
+    hub.get(repo, [*wanted, *([CARD] if CARD in repo.files else [])], key)
     if index:
         weights = _shards(repo, index[0], key)
-        _get(repo, [name for name in weights if not _is_in_store(repo, name)], key)
+        hub.get(repo, [name for name in weights if not _is_in_store(repo, name)], key)
     if repo.away and (lacking := repo.lacks(weights)):
         raise hub.incomplete(repo, lacking, key)
     names = sorted({*small, *index, *weights})
@@ -110,15 +110,6 @@ def _shards(repo: Repo, index: str, key: str) -> list[str]:
     if not found or (lost := [name for name in found if name not in repo.files]):
         raise InputError(f"{key}: {index} names {lost[0] if found else 'no file'}, which the repository does not have")
     return found
-
-
-def _get(repo: Repo, names: list[str], key: str) -> None:
-    """Fetch what is not cached, and compare what is small with what the hub says of it."""
-    if repo.away and (lacking := repo.lacks(names)):
-        raise hub.incomplete(repo, lacking, key)
-    hub.fetch(repo, names, key)
-    for name in names:
-        hub.check(repo, name, key)
 
 
 def _is_whole(repo: Repo, pickle: bool) -> bool:

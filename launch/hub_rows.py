@@ -44,12 +44,12 @@ def hub_rows(data: Rows, notes: list[str] | None = None) -> list[Source]:
     if asked[1] and data.revision:
         raise ConfigError(f"{key} data.revision={data.revision}: two revisions; give one")
     repo = hub.find("dataset", asked[0], asked[1] or data.revision, key, whole=lambda repo: _is_whole(repo, data, key))
-    _get(repo, [CARD] if CARD in repo.files else [], key)
+    hub.get(repo, [CARD] if CARD in repo.files else [], key)
     names = _split(list(repo.files), _card(repo.snapshot / CARD), data, key)
     if not repo.listed and (not names or _is_in_part(names)):
         raise hub.incomplete(repo, ["files of that split"], key)
     names = names or _none(data, key)
-    _get(repo, [name for name in names if not repo.files[name].sha256], key)
+    hub.get(repo, [name for name in names if not repo.files[name].sha256], key)
     if repo.away and (lacking := repo.lacks(names)):
         raise hub.incomplete(repo, lacking, key)
     if not repo.lacks(names):
@@ -102,14 +102,6 @@ def _source(repo: Repo, name: str, short: str) -> Source:
     if entry.sha256:
         return Source(str(path), short, entry.size, "", entry.sha256)
     return identify(str(path), short, full=True)
-
-
-def _get(repo: Repo, names: list[str], key: str) -> None:
-    if repo.away and (lacking := repo.lacks(names)):
-        raise hub.incomplete(repo, lacking, key)
-    hub.fetch(repo, names, key)
-    for name in names:
-        hub.check(repo, name, key)
 
 
 def _named(names: list[str]) -> dict[str, str]:

@@ -374,8 +374,18 @@ def _nothing(kind: Kind, name: str, asked: str, given: str, why: str) -> Unavail
     at = "" if asked == "main" else f" --revision {shlex.quote(asked)}"
     return Unavailable(
         f"{given}: the hub does not answer ({why}), and {name} at {asked!r} is not whole in the cache "
-        f"{cache(kind, name).parent} (HF_HOME names another). Where there is a network: hf download {name}{of}{at}"
+        f"{cache(kind, name).parent} (HF_HOME names another). Where there is a network: hf download {name}{of}{at}; "
+        f"or is a folder meant? There is no ./{name}"
     )
+
+
+def get(repo: Repo, names: list[str], given: str) -> None:
+    """Have small files in the cache: fetched where they are not, and compared with what the hub says of them."""
+    if repo.away and (lacking := repo.lacks(names)):
+        raise incomplete(repo, lacking, given)
+    fetch(repo, names, given)
+    for name in names:
+        check(repo, name, given)
 
 
 def incomplete(repo: Repo, lacking: list[str], given: str) -> InputError:

@@ -27,8 +27,6 @@ from fmtrain.models.base import Base
 from fmtrain.publish import card, lineage, weights
 
 LINEAGE, CARD = "lineage.json", "README.md"
-# no part of the model
-OURS = {"metrics.jsonl", "training.json", bases.FILE, CARD, LINEAGE, RECIPE, manifest.FILE}
 WEIGHTS = (".safetensors", ".bin")
 
 
@@ -95,7 +93,7 @@ def model_files(folder: Path) -> list[str]:
     """The Hugging Face files of a model folder, sorted; InputError where it has no config or no weights."""
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} has no config.json: give a Hugging Face model folder")
-    names = [name for name in files_inside(folder, TEMPLATES) if name not in OURS and is_models(name)]
+    names = [name for name in files_inside(folder, TEMPLATES) if is_models(name)]
     if any(name.endswith(".safetensors") for name in names):
         names = [name for name in names if not name.startswith("pytorch_model")]
     if not any(name.endswith(WEIGHTS) for name in names):

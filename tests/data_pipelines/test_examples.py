@@ -11,6 +11,7 @@ import zstandard
 
 from data_pipelines.corpus_reader import Document
 from data_pipelines.stages import examples
+from fmtrain.artifacts.stage import INPUTS
 from fmtrain.errors import InputError
 from fmtrain.kinds.examples import ExamplesJob, ExamplesStage
 from fmtrain.schema.sources import Rows, Stdlib
@@ -188,6 +189,8 @@ def test_the_order_of_rows_changes_nothing(tmp_path: Path) -> None:
     limits = ExamplesStage(max_sft_rows=10, max_heldout_rows=2)
     one = from_rows(tmp_path / "a", made.write_rows(tmp_path / "r.jsonl", rows), stage=limits)
     two = from_rows(tmp_path / "b", made.write_rows(tmp_path / "r.jsonl", rows[::-1]), stage=limits)
+    for made_of in (one, two):
+        (made_of.out / INPUTS).unlink()  # which says how the file looked
     assert one.digest() == two.digest()
     assert (one.result.counts["sft_train"], one.result.counts["sft_heldout"]) == (10, 2)
 

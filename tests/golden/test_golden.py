@@ -30,7 +30,7 @@ EDITS = {
     "dpo": Edit("fmtrain.objectives.dpo", "-F.logsigmoid(margin)", "-F.logsigmoid(0.9 * margin)"),
     "reference": Edit("fmtrain.objectives.logprob", "-F.cross_entropy(logits[i", "-0.999 * F.cross_entropy(logits[i"),
     "evaluate_base": Edit("fmtrain.evaluate.evaluate", "TEMPERATURE = 0.8", "TEMPERATURE = 2.0"),
-    "publish": Edit("fmtrain.publish.publish", '"training.json", ', ""),
+    "publish": Edit("fmtrain.publish.card", "The Python standard library, under", "Some library, under"),
 }
 
 

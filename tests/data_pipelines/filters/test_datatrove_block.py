@@ -144,8 +144,10 @@ def test_what_a_block_lacks_is_said_before_anything_is_read(make_corpus: Any, tm
     job = CorpusJob(Local(), rules, Dedup("none", []))
     with pytest.raises(ConfigError, match="filter.datatrove.RegexFilter=.*refuses them"):
         make_corpus(job, [path], tmp_path).run()
-    name = "FastTextClassifierFilter"
-    with pytest.raises(ConfigError, match="datatrove's FastTextClassifierFilter lacks something here: .*fasttext"):
+    with pytest.raises(ConfigError, match="datatrove's LanguageFilter lacks something here: .*fasttext"):
+        make("datatrove:LanguageFilter", Filter("none"))
+    name = "FastTextClassifierFilter"  # whose model another could stand in for, and nothing would tell
+    with pytest.raises(ConfigError, match="reads a model by an address, .*; the rule classifier reads"):
         make(f"datatrove:{name}", Filter("none", datatrove={name: {"model_url": "/x"}}))
 
 
