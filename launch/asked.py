@@ -18,10 +18,8 @@ from fmtrain.schema.rules import Filter
 from launch import provenance
 from launch.overrides import parse
 
-_RULES = {
-    field.name for field in dataclasses.fields(Filter) if field.name not in ("name", "rules", "words", "datatrove")
-}
-_HERE = ("store", "launch")  # groups of settings that say nothing of the result
+_RULES = {field.name for field in dataclasses.fields(Filter)} - {"name", "rules", "words", "datatrove"}
+HERE = ("store", "launch")  # groups of settings that say nothing of the result
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ def asked(root: Root, overrides: list[str]) -> dict[str, Any]:
         for part in path:
             holder = holder[part]
         holder[last] = told[0] if isinstance(holder[last], str) else told
-    recipe = _applied({name: value for name, value in config.items() if name not in _HERE})
+    recipe = _applied({name: value for name, value in config.items() if name not in HERE})
     recipe["recipe"] = os.path.basename(root.recipe)
     command = ["fmtrain", "run", *_words(overrides, said)]
     return {"recipe": recipe, "command": command, "git": provenance.git(), "packages": provenance.packages()}
@@ -94,7 +92,7 @@ def _words(overrides: list[str], said: dict[str, list[str]]) -> list[str]:
     for text, override in zip(overrides, parse(overrides), strict=True):
         key = override.key_or_group
         inside = [one for one in said if one == key or one.startswith(f"{key}.")]
-        if key.partition(".")[0] in _HERE:
+        if key.partition(".")[0] in HERE:
             continue
         if key == "recipe":
             text = f"recipe={os.path.basename(str(override.value()))}"

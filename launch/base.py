@@ -100,8 +100,11 @@ def _head(given: str, config: dict[str, Any], use: Use) -> str:
         f"{use.key} trains a {use.task} language model, and model.path={given} is a {what}; give another"
     )
     known = _classes(use.task)
-    if known and kind and kind not in known and not set(names) & plugged():
-        raise another
+    if known and kind and kind not in known and not plugins.CLASSES:  # of a plug-in's the tables know nothing
+        raise ConfigError(
+            f"{use.key} trains a {use.task} language model, and model.path={given} is a {what}: transformers has no "
+            f"such of the type {kind!r}; give another, or name the plug-in that brings its class: plugins=[MODULE]"
+        )
     ends = (*_HEADS["causal"], *_HEADS["masked"])
     if any(name in known.values() or name.endswith(_HEADS[use.task]) for name in names):
         return ""
@@ -123,19 +126,12 @@ def _head(given: str, config: dict[str, Any], use: Use) -> str:
     return ""
 
 
-def plugged() -> set[str]:
-    """Classes of plug-ins, of which transformers' own tables know nothing."""
-    return set(plugins.CLASSES.values())
-
-
 def _classes(task: str) -> dict[str, str]:
     """model_type -> the class that transformers has for the task, read off its source: importing it takes seconds.
 
     Empty where its source is written otherwise than it has been.
     """
-    package = find_spec("transformers")
-    places = package.submodule_search_locations if package else None
-    file = Path(next(iter(places or [""])), "models", "auto", "modeling_auto.py")
+    file = _transformers() / "auto" / "modeling_auto.py"
     if not file.is_file():
         return {}
     name = {"causal": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", "masked": "MODEL_FOR_MASKED_LM_MAPPING_NAMES"}[task]
@@ -143,12 +139,16 @@ def _classes(task: str) -> dict[str, str]:
     return dict(re.findall(r'\("([\w.-]+)",\s*"(\w+)"\)', found[1])) if found else {}
 
 
+def _transformers() -> Path:
+    """The folder of transformers' models, a package each."""
+    package = find_spec("transformers")
+    return Path(next(iter((package and package.submodule_search_locations) or ["nowhere"])), "models")
+
+
 def _check_class(given: str, config: dict[str, Any]) -> None:
     """ConfigError for a model whose class stands in its own folder alone: code of strangers is never run."""
-    kind, package = str(config.get("model_type") or ""), find_spec("transformers")
-    places = package.submodule_search_locations if package else None
-    ours = [Path(place, "models", kind.replace("-", "_")) for place in places or []]
-    if config.get("auto_map") and not (kind and any(folder.is_dir() for folder in ours)):
+    kind = str(config.get("model_type") or "")
+    if config.get("auto_map") and not (kind and (_transformers() / kind.replace("-", "_")).is_dir()):
         raise ConfigError(
             f"model.path={given}: its config.json names code of its own (auto_map), and transformers has no model_type "
             f"{kind!r} of that name: a model's code is never run here. Give a model whose class transformers has"

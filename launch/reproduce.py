@@ -22,7 +22,7 @@ from fmtrain.artifacts.store import Store
 from fmtrain.errors import ConfigError, FmtrainError, InputError
 from fmtrain.schema.root import Root
 from launch import provenance
-from launch.asked import Setting, is_path, settings
+from launch.asked import HERE, Setting, is_path, settings
 from launch.edges import Pin
 from launch.graph import Folder, Graph
 from launch.overrides import parse
@@ -47,16 +47,26 @@ class Published:
         """The override that says its recipe."""
         return "recipe='" + str(self.folder / RECIPE).replace("'", "\\'") + "'"
 
-    def check_references(self, overrides: list[str]) -> None:
-        """ConfigError where the recipe would put what stands in this user's environment somewhere."""
+    def check_recipe(self, overrides: list[str]) -> None:
+        """A stranger may have written it. ConfigError where it would put what stands in this user's environment
+        somewhere, or say where and how to run; InputError where it cannot be read."""
+        try:
+            recipe = yaml.safe_load((self.folder / RECIPE).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, ValueError, RecursionError, OSError) as e:
+            raise InputError(f"--from={self.folder}: {RECIPE} cannot be read ({e}); get the folder again") from None
+        if foreign := sorted({*HERE, "defaults", "hydra"} & set(recipe if isinstance(recipe, dict) else ())):
+            raise ConfigError(
+                f"--from={self.folder}: its recipe says {', '.join(foreign)}, which no published one does: where and "
+                "how to run is for you to say. Take that out of it, or get the folder again"
+            )
         said = {override.key_or_group for override in parse(overrides)}
-        for key, value in _texts(yaml.safe_load((self.folder / RECIPE).read_text(encoding="utf-8"))):
-            if _REFERENCE.search(value) and not any(
-                key == one or key.startswith((f"{one}.", f"{one}[")) for one in said
-            ):
+        for key, value in _texts(recipe):
+            over = any(key == one or key.startswith((f"{one}.", f"{one}[")) for one in said)
+            if _REFERENCE.search(value) and not over:
+                setting = key.partition("[")[0]
                 raise ConfigError(
-                    f"--from={self.folder}: its recipe has {key.partition('[')[0]}={value}, and what stands in your "
-                    f"environment is for you to give: {key.partition('[')[0]}=.."
+                    f"--from={self.folder}: its recipe has {setting}={value}, and what stands in your environment is "
+                    f"for you to give: {setting}=.."
                 )
 
     def check_inputs(self, root: Root) -> None:

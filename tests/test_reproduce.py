@@ -86,7 +86,8 @@ def test_it_is_what_the_base_was(made: Path) -> None:
 
 def test_it_says_what_it_was_made_of_and_no_place(made: Path) -> None:
     folder = published(made)
-    texts = {name: (folder / name).read_text() for name in ("README.md", "lineage.json", "recipe.yaml", "config.json")}
+    texts = {p.name: p.read_text() for p in folder.iterdir() if p.suffix in (".md", ".json", ".yaml")}
+    assert {"README.md", "lineage.json", "recipe.yaml", "manifest.json"} <= texts.keys()
     assert not [name for name, text in texts.items() if str(made) in text or "private" in text]
     base, rows = made / "private/base", made / "private/rows.jsonl"
     card = texts["README.md"]
@@ -232,6 +233,13 @@ def test_what_a_recipe_cannot_lose(tmp_path: Path) -> None:
 def test_a_strangers_recipe_sends_nothing_of_the_environment(made: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(published(made), tmp_path / "got"))
     text = (folder / "recipe.yaml").read_text()
+    for odd, code, words in (
+        (text + "launch: {name: slurm, setup: [rm -rf /]}\n", 2, "its recipe says launch, which no published one does"),
+        ("a: [", 3, "recipe.yaml cannot be read"),
+    ):
+        (folder / "recipe.yaml").write_text(odd)
+        done = fmtrain("plan", "--from", str(folder))
+        assert done.returncode == code and words in done.stderr, done.stderr
     (folder / "recipe.yaml").write_text(text.replace("- rows.jsonl", "- https://127.0.0.1:1/${oc.env:MY_TOKEN}"))
     done = fmtrain("plan", "--from", str(folder), MY_TOKEN="s3cret")
     assert done.returncode == 2 and "what stands in your environment is for you to give: data.files=.." in done.stderr

@@ -33,7 +33,7 @@ WEIGHTS = (".safetensors", ".bin")
 def run(stage: Stage) -> Result:
     """Write the folder; what it holds does not depend on when or where it was published."""
     source, cfg = stage.input("model"), stage.job_as(PublishJob).stage
-    names, base = model_files(source), bases.of_input(stage)
+    names, base = handed_on(source), bases.of_input(stage)
     if cfg.dtype and not weight_files(source):
         raise InputError(
             f"stages.{stage.stage}.dtype={cfg.dtype}: {source} has pickled weights alone, which are handed on as they "
@@ -89,7 +89,7 @@ def _write_about(stage: Stage, base: Base | None, dtype: str | None) -> None:
     write_text(stage.out / CARD, words)
 
 
-def model_files(folder: Path) -> list[str]:
+def handed_on(folder: Path) -> list[str]:
     """The Hugging Face files of a model folder, sorted; InputError where it has no config or no weights."""
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} has no config.json: give a Hugging Face model folder")
@@ -104,6 +104,7 @@ def model_files(folder: Path) -> list[str]:
 def copy(source: Path, target: Path) -> str:
     """Copy a file; the SHA-256 of the bytes that were copied."""
     digest = hashlib.sha256()
+    target.parent.mkdir(exist_ok=True)  # of additional chat templates
     with open(source, "rb") as read, open(target, "wb") as write:
         while block := read.read(1 << 20):
             digest.update(block)

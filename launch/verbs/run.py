@@ -101,6 +101,6 @@ def _source(args: argparse.Namespace) -> "Published | None":
     if "FMTRAIN_JOB" not in os.environ:  # a job of a queue is given a copy of it
         if given := next((o for o in args.overrides if o.startswith("recipe=")), None):
             raise ConfigError(f"--from={args.source} has a recipe of its own; take {given} away")
-        source.check_references(args.overrides)
+        source.check_recipe(args.overrides)
         args.overrides = [source.recipe, *args.overrides]
     return source

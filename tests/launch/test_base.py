@@ -13,7 +13,7 @@ from fmtrain.artifacts.sources import BESIDE, check_named
 from fmtrain.artifacts.stage import Source
 from fmtrain.errors import ConfigError, FmtrainError, InputError
 from fmtrain.models import load_tokenizer
-from fmtrain.publish.publish import model_files
+from fmtrain.publish.publish import handed_on
 from launch import base
 from launch.compose import compose
 from launch.graph import Folder, build
@@ -115,9 +115,7 @@ def test_what_leaves_the_folder_is_refused_by_name(make: Callable[[Path], str], 
     """Planning, loading, and where a file is at stake publishing too."""
     folder = model(tmp_path / "model")
     name = make(folder)
-    for read in (
-        (plan, load_tokenizer) if make not in (dangling, pipe, link_out) else (plan, load_tokenizer, model_files)
-    ):
+    for read in (plan, load_tokenizer) if make not in (dangling, pipe, link_out) else (plan, load_tokenizer, handed_on):
         with pytest.raises(InputError) as caught:
             read(folder)
         assert f"{name}" in str(caught.value), read

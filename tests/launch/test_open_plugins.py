@@ -3,6 +3,7 @@ rows, without a line of ours touched."""
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -203,6 +204,17 @@ def test_shapes_optimizers_and_rows_of_a_plug_in(tmp_path: Path) -> None:
     assert said.returncode == 0, said.stderr
     lost = fmtrain("generate", "tuned", "--raw", "--max-new-tokens=2", "import ", f"--store={store}")
     assert lost.returncode == 3 and "The plug-in odd_shapes, of which it may be, cannot be imported" in lost.stderr
+    (tmp_path / "plain.jsonl").write_text("".join(f'{{"prompt": "{n}", "completion": "{n}"}}\n' for n in range(9)))
+    tune = ["plan", "recipe=finetune", f"data.files={tmp_path}/plain.jsonl", f"store={store}", "launch=inline"]
+    tune += ["stages.sft.sequence_length=32"]
+    shutil.copytree(
+        store / "artifacts/model/odd/v0001", tmp_path / "copied", ignore=shutil.ignore_patterns("manifest*")
+    )
+    for path in ("odd@v1", tmp_path / "copied"):
+        goes_on = fmtrain(*tune, f"model.path={path}", "plugins=[odd_shapes]", **where)
+        assert goes_on.returncode == 0, goes_on.stdout + goes_on.stderr
+    alone = fmtrain(*tune, f"model.path={tmp_path / 'copied'}", **where)
+    assert alone.returncode == 2 and "name the plug-in that brings its class" in alone.stderr, alone.stderr
     (package / "classes.py").write_text(CLASSES + "# another version of it\n")
     again = fmtrain("plan", *words, **where)
     actions = {line.split()[0]: line.split()[1] for line in again.stdout.splitlines() if len(line.split()) > 1}

@@ -203,3 +203,17 @@ def test_numbers_that_a_type_cannot_hold_are_refused(tmp_path: Path) -> None:
     stage.job["stage"]["dtype"] = "fp16"
     with pytest.raises(ConfigError, match="model.norm.weight holds 1e\\+06, which torch.float16 cannot hold"):
         run(stage)
+
+
+def test_a_folder_s_model_is_handed_on_and_nothing_beside_it(tmp_path: Path) -> None:
+    """Templates in their folder go along; what a trainer left there, its paths and rows, stays."""
+    tokenizer, folder = make_tokenizer(), tmp_path / "theirs"
+    save_model(tiny_llama(tokenizer), tokenizer, folder)
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tools.jinja").write_text("{{ messages }}")
+    for name in ("trainer_state.json", "rows.jsonl", "training_args.bin", "optimizer.pt", "pytorch_model.bin"):
+        (folder / name).write_text("private")
+    stage = stage_of(tmp_path, model=folder)
+    run(stage)
+    assert (stage.out / "additional_chat_templates" / "tools.jinja").read_text() == "{{ messages }}"
+    assert not [p.name for p in stage.out.rglob("*") if p.is_file() and p.read_bytes() == b"private"]
